@@ -1,0 +1,349 @@
+//! The agent of the host we run on.
+
+use crate::console::Consoles;
+use crate::journal::{Journals, Known};
+use crate::{host, perform};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use tintype_drivers::qemu::{Folder, GuestUser, ProbeError, Qemu, Watch, probe};
+use tintype_drivers::{Hypervisor, steps, volume};
+use tintype_model::config::Accel;
+use tintype_model::effect::{Effect, Facts, Outcome};
+use tintype_model::refusal::Code;
+use tintype_model::vm::VmState;
+use tintype_model::{EffectId, Refusal, VmId};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+
+/// Why an agent cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The hypervisor cannot be used.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The data folder cannot be used.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+/// The agent of the host we run on.
+pub struct LocalAgent {
+    data: PathBuf,
+    pool: PathBuf,
+    shared: Arc<Shared>,
+    consoles: Consoles,
+    turns: Mutex<BTreeMap<VmId, Arc<AsyncMutex<()>>>>,
+}
+
+struct Shared {
+    qemu: Qemu,
+    journals: Journals,
+    progress: Mutex<BTreeMap<EffectId, Arc<Mutex<Progress>>>>,
+    /// Background work that runs, by machine: set to make it give way.
+    yielding: Mutex<BTreeMap<VmId, Arc<AtomicBool>>>,
+    /// Space promised to saves under way.
+    reserved: Mutex<BTreeMap<EffectId, u64>>,
+}
+
+impl LocalAgent {
+    /// Opens the host's data folder, looks at the hypervisor, starts the watchdog (`watchdog` has
+    /// to run it) and finds the guests that run.
+    ///
+    /// # Errors
+    /// When the folder or the hypervisor cannot be used.
+    pub fn open(
+        data: &Path,
+        accel: Option<Accel>,
+        watchdog: Command,
+    ) -> Result<Arc<Self>, OpenError> {
+        let pool = data.join("pools/default");
+        make_folders(data, &pool).map_err(|error| OpenError::Io(data.to_owned(), error))?;
+        let data = data
+            .canonicalize()
+            .map_err(|error| OpenError::Io(data.to_owned(), error))?;
+        let pool = data.join("pools/default");
+        let io_error = |error| OpenError::Io(data.clone(), error);
+        let capabilities = probe(&data.join("host"), accel)?;
+        let watch = Arc::new(Watch::spawn(watchdog).map_err(io_error)?);
+        let qemu = Qemu::new(pool.clone(), capabilities, watch);
+        let journals = Journals::open(data.join("host/journal")).map_err(io_error)?;
+        let shared = Shared {
+            qemu,
+            journals,
+            progress: Mutex::default(),
+            yielding: Mutex::default(),
+            reserved: Mutex::default(),
+        };
+        let agent = Self {
+            data: data.clone(),
+            pool,
+            shared: Arc::new(shared),
+            consoles: Consoles::default(),
+            turns: Mutex::default(),
+        };
+        for vm in agent.shared.qemu.machines() {
+            agent.consoles.follow(vm, agent.folder(vm));
+        }
+        Ok(Arc::new(agent))
+    }
+
+    fn folder(&self, vm: VmId) -> Folder {
+        Folder::new(self.pool.join(vm.to_string()), GuestUser::for_guests())
+    }
+
+    /// A short name for a machine's console: a socket address has room for 107 characters only.
+    fn console_link(&self, vm: VmId) -> PathBuf {
+        let short = &vm.0.simple().to_string()[..12];
+        self.data.join("console").join(short)
+    }
+
+    /// One effect at a time for each machine.
+    fn turn(&self, vm: VmId) -> Arc<AsyncMutex<()>> {
+        Arc::clone(
+            self.turns
+                .lock()
+                .expect("no holder panics")
+                .entry(vm)
+                .or_default(),
+        )
+    }
+
+    fn attach_console(&self, vm: VmId) {
+        let link = self.console_link(vm);
+        if fs::symlink_metadata(&link).is_err() {
+            let _ = symlink(self.folder(vm).console_link(), link);
+        }
+        self.consoles.follow(vm, self.folder(vm));
+    }
+}
+
+fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
+    fs::create_dir_all(data.parent().unwrap_or(Path::new("/")))?;
+    for (path, mode) in [
+        (data.to_owned(), 0o711),
+        (data.join("host"), 0o711),
+        (data.join("console"), 0o711),
+        (data.join("pools"), 0o711),
+        (pool.to_owned(), 0o711),
+    ] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)?;
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn perform(&self, id: EffectId, effect: &Effect, give_way: &AtomicBool) -> Outcome {
+        let _counting = steps::begin(effect.word());
+        let progress = Arc::new(Mutex::new(Progress {
+            fraction: 0.0,
+            step: "begun".to_owned(),
+        }));
+        self.progress
+            .lock()
+            .expect("no holder panics")
+            .insert(id, Arc::clone(&progress));
+        let outcome = self
+            .journaled(id, effect, progress, give_way)
+            .unwrap_or_else(|error| {
+                let reason =
+                    Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
+                let running = self.qemu.state(effect.vm()).is_live();
+                Outcome::Failed(
+                    reason,
+                    Facts {
+                        running,
+                        ..Facts::default()
+                    },
+                )
+            });
+        self.progress.lock().expect("no holder panics").remove(&id);
+        outcome
+    }
+
+    fn journaled(
+        &self,
+        id: EffectId,
+        effect: &Effect,
+        progress: Arc<Mutex<Progress>>,
+        give_way: &AtomicBool,
+    ) -> io::Result<Outcome> {
+        let known = self.journals.known(id)?;
+        if let Known::Ended(outcome) = known {
+            return Ok(outcome);
+        }
+        let mut journal = self.journals.begin(id, effect, progress)?;
+        let outcome = match known {
+            Known::Begun(notes) => {
+                tracing::info!(%id, effect = effect.word(), "recovering");
+                perform::recover(&self.qemu, effect, &notes, &mut journal, give_way)
+            }
+            Known::Nothing | Known::Ended(_) => {
+                perform::perform(&self.qemu, effect, &mut journal, give_way)
+            }
+        };
+        journal.end(&outcome)?;
+        Ok(outcome)
+    }
+
+    fn reserve(&self, id: EffectId, effect: &Effect) {
+        if let Effect::TakeSnapshot(take) = effect
+            && take.memory
+        {
+            self.reserved
+                .lock()
+                .expect("no holder panics")
+                .insert(id, take.memory_bytes);
+        }
+    }
+}
+
+#[async_trait]
+impl Agent for LocalAgent {
+    async fn perform(&self, id: EffectId, effect: Effect) -> Outcome {
+        let vm = effect.vm();
+        let turn = self.turn(vm);
+        let _turn = turn.lock().await;
+        let give_way = Arc::new(AtomicBool::new(false));
+        if matches!(effect, Effect::Reclaim { .. }) {
+            let flag = Arc::clone(&give_way);
+            self.shared
+                .yielding
+                .lock()
+                .expect("no holder panics")
+                .insert(vm, flag);
+        }
+        let starts = matches!(effect, Effect::StartVm(_) | Effect::Revert(_));
+        let deletes = matches!(effect, Effect::DeleteVm { .. });
+        self.shared.reserve(id, &effect);
+        let shared = Arc::clone(&self.shared);
+        let work = move || shared.perform(id, &effect, &give_way);
+        let outcome = tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|error| {
+                let reason = Refusal::new(Code::Internal).detail(error.to_string());
+                Outcome::Failed(reason, Facts::default())
+            });
+        self.shared
+            .reserved
+            .lock()
+            .expect("no holder panics")
+            .remove(&id);
+        self.shared
+            .yielding
+            .lock()
+            .expect("no holder panics")
+            .remove(&vm);
+        if starts {
+            self.attach_console(vm);
+        }
+        if deletes && matches!(outcome, Outcome::Done(_)) {
+            self.consoles.forget(vm);
+            let _ = fs::remove_file(self.console_link(vm));
+        }
+        outcome
+    }
+
+    async fn forget(&self, id: EffectId) {
+        self.shared.journals.forget(id);
+    }
+
+    fn progress(&self, id: EffectId) -> Option<Progress> {
+        let all = self.shared.progress.lock().expect("no holder panics");
+        all.get(&id)
+            .map(|progress| progress.lock().expect("no holder panics").clone())
+    }
+
+    fn give_way(&self, vm: VmId) {
+        if let Some(flag) = self
+            .shared
+            .yielding
+            .lock()
+            .expect("no holder panics")
+            .get(&vm)
+        {
+            flag.store(true, Ordering::SeqCst);
+        }
+    }
+
+    async fn inspect(&self, path: String) -> Result<Inspected, Refusal> {
+        let found = volume::inspect(Path::new(&path))?;
+        Ok(Inspected {
+            format: found.format,
+            size_bytes: found.size_bytes,
+            allocated_bytes: found.allocated_bytes,
+        })
+    }
+
+    async fn readable(&self, path: String) -> Result<(), Refusal> {
+        let no = |why: String| Refusal::new(Code::BootFileMissing).detail(format!("{path}: {why}"));
+        if !Path::new(&path).is_absolute() {
+            return Err(no("not a whole path".to_owned()));
+        }
+        let file = fs::File::open(&path).map_err(|error| no(error.to_string()))?;
+        match file.metadata() {
+            Ok(meta) if meta.is_file() => Ok(()),
+            _ => Err(no("not a plain file".to_owned())),
+        }
+    }
+
+    async fn host(&self) -> HostFacts {
+        let (memory_free_bytes, memory_total_bytes) = host::memory();
+        let (free, pool_total_bytes) = host::space(&self.pool);
+        let reserved: u64 = self
+            .shared
+            .reserved
+            .lock()
+            .expect("no holder panics")
+            .values()
+            .sum();
+        HostFacts {
+            capabilities: self.shared.qemu.capabilities().clone(),
+            memory_free_bytes,
+            memory_total_bytes,
+            pool_free_bytes: free.saturating_sub(reserved),
+            pool_total_bytes,
+            pool_path: self.pool.display().to_string(),
+        }
+    }
+
+    async fn guests(&self) -> BTreeMap<VmId, VmState> {
+        let shared = Arc::clone(&self.shared);
+        let look = move || {
+            let machines = shared.qemu.machines();
+            machines
+                .into_iter()
+                .map(|vm| (vm, shared.qemu.state(vm)))
+                .collect()
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+
+    fn console_address(&self, vm: VmId) -> String {
+        format!("unix:{}", self.console_link(vm).display())
+    }
+
+    async fn console(&self, vm: VmId) -> mpsc::Receiver<Vec<u8>> {
+        self.consoles.listen(vm, self.folder(vm))
+    }
+
+    async fn type_in(&self, vm: VmId, bytes: Vec<u8>) -> Result<(), Refusal> {
+        if self.consoles.type_in(vm, self.folder(vm), &bytes).await {
+            return Ok(());
+        }
+        let refusal = Refusal::new(Code::ConsoleUnavailable).detail("nobody listens there");
+        Err(match &self.shared.qemu.capabilities().shared_console {
+            tintype_model::capability::Support::Yes => refusal.hint("start the virtual machine"),
+            tintype_model::capability::Support::No(why) => refusal.hint(why.clone()),
+        })
+    }
+}

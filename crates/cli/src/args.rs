@@ -1,0 +1,78 @@
+//! The command line.
+
+use crate::commands::disk::DiskVerb;
+use crate::commands::host::{HostVerb, PoolVerb};
+use crate::commands::operation::OperationVerb;
+use crate::commands::serve::Serve;
+use crate::commands::snapshot::SnapshotVerb;
+use crate::commands::vm::VmVerb;
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Every virtual machine has a timeline: snapshots with memory in milliseconds, a tree to revert,
+/// branch and prune.
+#[derive(Debug, Parser)]
+#[command(name = "tintype", version, about)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+    /// How to print answers; json is what the REST interface says
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+    /// Wait until what was asked for is done (the default)
+    #[arg(long, global = true, conflicts_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Do not wait: print the operation that was accepted
+    #[arg(long, global = true)]
+    pub(crate) no_wait: bool,
+    /// Do not ask before something is lost
+    #[arg(long, global = true)]
+    pub(crate) yes: bool,
+    /// The server's address, such as http://127.0.0.1:7420
+    #[arg(long, global = true, env = "TINTYPE_URL")]
+    pub(crate) url: Option<String>,
+    /// The token to show it
+    #[arg(long, global = true, env = "TINTYPE_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// How to print answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the control plane and, with it, this host's agent
+    Serve(Serve),
+    /// Let stopped guests run again when tintype dies (started by serve)
+    #[command(hide = true)]
+    Watchdog,
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(VmVerb),
+    /// Disks of a virtual machine
+    #[command(subcommand)]
+    Disk(DiskVerb),
+    /// Snapshots
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
+    /// Operations: what was asked for, and how far it is
+    #[command(subcommand)]
+    Operation(OperationVerb),
+    /// Hosts
+    #[command(subcommand)]
+    Host(HostVerb),
+    /// Storage pools
+    #[command(subcommand)]
+    Pool(PoolVerb),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+}

@@ -1,0 +1,232 @@
+//! Guests in memory.
+
+use super::{Broken, Fake, Guest, Memory, World};
+use crate::diary::{Diary, Note};
+use crate::hypervisor::Hypervisor;
+use crate::volume::Volume;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use tintype_model::capability::Capabilities;
+use tintype_model::effect::{After, Effect, Facts, Launch, Outcome, Revert, StopVm, TakeSnapshot};
+use tintype_model::layer::LayerFile;
+use tintype_model::reclaim::Reclaim;
+use tintype_model::refusal::Code;
+use tintype_model::vm::VmState;
+use tintype_model::{Refusal, SnapshotId, VmId};
+
+fn failed(code: Code, detail: &str, facts: Facts) -> Outcome {
+    Outcome::Failed(Refusal::new(code).detail(detail), facts)
+}
+
+fn boot(launch: &Launch, ram: BTreeMap<u64, u64>) -> Guest {
+    let active = launch.disks.iter().map(|disk| (disk.disk, disk.chain[0].id)).collect();
+    Guest { ram, active, order: launch.disks.iter().map(|disk| disk.disk).collect() }
+}
+
+impl Fake {
+    fn is_running(&self, vm: VmId) -> bool {
+        self.state(vm) == VmState::Running
+    }
+
+    fn shoot(world: &mut World, take: &TakeSnapshot, facts: &mut Facts) -> Result<(), Broken> {
+        world.step("open overlays")?;
+        world.step("stop")?;
+        let Some(guest) = world.guest(take.vm) else { return Err(Broken("there is no guest")) };
+        let ram = guest.ram.clone();
+        world.step("switch")?;
+        if let Some(guest) = world.guest(take.vm) {
+            for disk in &take.disks {
+                guest.active.insert(disk.disk, disk.overlay);
+            }
+        }
+        facts.switched = true;
+        facts.pause_ms = Some(0);
+        if take.memory {
+            world.step("protect memory")?;
+            world.step("save memory")?;
+            let machine = world.machines.entry(take.vm).or_default();
+            machine.memories.insert(take.snapshot, Memory { ram, damaged: false });
+            facts.memory_bytes = take.memory_bytes;
+        }
+        Ok(())
+    }
+
+    fn go_back(world: &mut World, revert: &Revert) -> Result<(), Broken> {
+        let vm = revert.launch.vm;
+        let mut ram = BTreeMap::new();
+        if revert.after == After::Resumed {
+            world.step("load memory")?;
+            let memories = world.machines.get(&vm).map(|machine| &machine.memories);
+            match memories.and_then(|all| all.get(&revert.snapshot)) {
+                Some(memory) if !memory.damaged => ram.clone_from(&memory.ram),
+                _ => return Err(Broken("the memory is damaged")),
+            }
+        }
+        world.step("switch guests")?;
+        let machine = world.machines.entry(vm).or_default();
+        machine.guest = match revert.after {
+            After::Stopped => None,
+            After::Resumed | After::Booted => Some(boot(&revert.launch, ram)),
+        };
+        Ok(())
+    }
+
+    fn work(&self, vm: VmId, work: &Reclaim) -> Result<(), crate::volume::VolumeError> {
+        let calm = AtomicBool::new(false);
+        let (old, new, above): (LayerFile, LayerFile, &[LayerFile]) = match work {
+            Reclaim::Remove { layer } => return self.remove_layer(vm, *layer),
+            Reclaim::Merge { child, into, above } => {
+                if !self.exists(vm, *child) {
+                    return Ok(());
+                }
+                self.merge(vm, *child, *into, &calm)?;
+                (*child, *into, above)
+            }
+            Reclaim::Fold { chain, base, fresh, above, .. } => {
+                if self.exists(vm, chain[0]) {
+                    self.fold(vm, chain[0], *base, *fresh, &calm)?;
+                }
+                (chain[0], *fresh, above)
+            }
+        };
+        if let Some(guest) = self.world().guest(vm) {
+            for active in guest.active.values_mut().filter(|active| **active == old.id) {
+                *active = new.id;
+            }
+        }
+        for &layer in above {
+            self.relink(vm, layer, new)?;
+        }
+        self.remove_layer(vm, old)
+    }
+
+    fn remove_layer(&self, vm: VmId, layer: LayerFile) -> Result<(), crate::volume::VolumeError> {
+        Volume::remove(self, vm, layer)
+    }
+}
+
+impl Hypervisor for Fake {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn state(&self, vm: VmId) -> VmState {
+        match self.world().guest(vm) {
+            Some(_) => VmState::Running,
+            None => VmState::Stopped,
+        }
+    }
+
+    fn start(&self, launch: &Launch) -> Outcome {
+        let mut world = self.world();
+        if let Err(Broken(what)) = world.step("start") {
+            return failed(Code::HypervisorFailed, what, Facts::default());
+        }
+        let machine = world.machines.entry(launch.vm).or_default();
+        machine.guest.get_or_insert_with(|| boot(launch, BTreeMap::new()));
+        Outcome::Done(Facts { running: true, ..Facts::default() })
+    }
+
+    fn stop(&self, stop: &StopVm) -> Outcome {
+        let mut world = self.world();
+        if let Err(Broken(what)) = world.step("stop") {
+            return failed(Code::HypervisorFailed, what, Facts::default());
+        }
+        world.machines.entry(stop.vm).or_default().guest = None;
+        Outcome::Done(Facts::default())
+    }
+
+    fn remove(&self, vm: VmId) -> Outcome {
+        let mut world = self.world();
+        if let Err(Broken(what)) = world.step("remove machine") {
+            return failed(Code::StorageFailed, what, Facts::default());
+        }
+        world.machines.remove(&vm);
+        Outcome::Done(Facts::default())
+    }
+
+    fn take(&self, take: &TakeSnapshot, diary: &mut dyn Diary) -> Outcome {
+        let mut facts = Facts::default();
+        let result = Self::shoot(&mut self.world(), take, &mut facts);
+        facts.running = self.is_running(take.vm);
+        if facts.switched {
+            let _ = diary.note(Note::Switched);
+        } else {
+            for disk in &take.disks {
+                let _ = Volume::remove(self, take.vm, disk.overlay_file());
+            }
+        }
+        match result {
+            Ok(()) => Outcome::Done(facts),
+            Err(Broken(what)) => {
+                facts.memory_bytes = 0;
+                failed(Code::HypervisorFailed, what, facts)
+            }
+        }
+    }
+
+    fn revert(&self, revert: &Revert, _diary: &mut dyn Diary) -> Outcome {
+        let result = Self::go_back(&mut self.world(), revert);
+        let running = self.is_running(revert.launch.vm);
+        match result {
+            Ok(()) => Outcome::Done(Facts { switched: true, running, ..Facts::default() }),
+            Err(Broken(what)) => {
+                for disk in &revert.launch.disks {
+                    let _ = Volume::remove(self, revert.launch.vm, disk.chain[0]);
+                }
+                failed(Code::LoadFailed, what, Facts { running, ..Facts::default() })
+            }
+        }
+    }
+
+    /// What this host knows is in its memory, which a crash of tintype does not touch: what was
+    /// switched has happened, what was not has not.
+    fn recover(&self, effect: &Effect, notes: &[Note], diary: &mut dyn Diary) -> Outcome {
+        match effect {
+            Effect::TakeSnapshot(take) => {
+                let running = self.is_running(take.vm);
+                let switched = notes.contains(&Note::Switched);
+                let saved = self
+                    .world()
+                    .machines
+                    .get(&take.vm)
+                    .is_some_and(|machine| machine.memories.contains_key(&take.snapshot));
+                let facts = Facts { switched, running, ..Facts::default() };
+                if switched && (saved || !take.memory) {
+                    let memory_bytes = if take.memory { take.memory_bytes } else { 0 };
+                    return Outcome::Done(Facts { memory_bytes, ..facts });
+                }
+                if !switched {
+                    for disk in &take.disks {
+                        let _ = Volume::remove(self, take.vm, disk.overlay_file());
+                    }
+                }
+                failed(Code::Interrupted, "interrupted", facts)
+            }
+            Effect::Revert(revert) => self.revert(revert, diary),
+            Effect::StartVm(launch) => self.start(launch),
+            Effect::StopVm(stop) => self.stop(stop),
+            Effect::DeleteVm { vm } => Hypervisor::remove(self, *vm),
+            Effect::RemoveMemory { vm, snapshots } => self.remove_memory(*vm, snapshots),
+            Effect::Reclaim { vm, work } => self.reclaim(*vm, work, &AtomicBool::new(false)),
+            Effect::CreateVm(_) => Outcome::Yielded,
+        }
+    }
+
+    fn reclaim(&self, vm: VmId, work: &Reclaim, _give_way: &AtomicBool) -> Outcome {
+        match self.work(vm, work) {
+            Ok(()) => Outcome::Done(Facts::default()),
+            Err(error) => failed(Code::StorageFailed, &error.to_string(), Facts::default()),
+        }
+    }
+
+    fn remove_memory(&self, vm: VmId, snapshots: &[SnapshotId]) -> Outcome {
+        let mut world = self.world();
+        if let Err(Broken(what)) = world.step("remove memory") {
+            return failed(Code::StorageFailed, what, Facts::default());
+        }
+        let machine = world.machines.entry(vm).or_default();
+        machine.memories.retain(|id, _| !snapshots.contains(id));
+        Outcome::Done(Facts::default())
+    }
+}

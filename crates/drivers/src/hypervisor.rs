@@ -1,0 +1,45 @@
+//! What an agent asks of a hypervisor.
+
+use crate::diary::{Diary, Note};
+use std::sync::atomic::AtomicBool;
+use tintype_model::VmId;
+use tintype_model::capability::Capabilities;
+use tintype_model::effect::{Effect, Launch, Outcome, Revert, StopVm, TakeSnapshot};
+use tintype_model::reclaim::Reclaim;
+use tintype_model::vm::VmState;
+
+/// A hypervisor of one host. Every method is one act that ends by itself.
+pub trait Hypervisor: Send + Sync {
+    /// What it can do, found out once.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Whether the machine runs, by looking.
+    fn state(&self, vm: VmId) -> VmState;
+
+    /// Boots a machine.
+    fn start(&self, launch: &Launch) -> Outcome;
+
+    /// Shuts a machine down, or cuts its power.
+    fn stop(&self, stop: &StopVm) -> Outcome;
+
+    /// Ends the machine's process, if there is one, and removes what belonged to it.
+    fn remove(&self, vm: VmId) -> Outcome;
+
+    /// Takes a snapshot of a running machine: all disks at one instant, memory of the same instant
+    /// if wanted. The new layers' files are there already. Whatever happens, the guest runs
+    /// afterwards if it ran before.
+    fn take(&self, take: &TakeSnapshot, diary: &mut dyn Diary) -> Outcome;
+
+    /// Goes back to a snapshot. The new layers' files are there already. If the target cannot be
+    /// loaded the machine is left as it was.
+    fn revert(&self, revert: &Revert, diary: &mut dyn Diary) -> Outcome;
+
+    /// Finishes or undoes an effect that was interrupted, by its notes and by looking.
+    fn recover(&self, effect: &Effect, notes: &[Note], diary: &mut dyn Diary) -> Outcome;
+
+    /// Works on the layers of a machine, running or not; gives way soon after `give_way` is set.
+    fn reclaim(&self, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome;
+
+    /// Removes the memory of snapshots.
+    fn remove_memory(&self, vm: VmId, snapshots: &[tintype_model::SnapshotId]) -> Outcome;
+}

@@ -1,0 +1,14 @@
+//! Hypervisors and volumes: what an agent acts with.
+//!
+//! Everything blocks: an agent gives each effect a thread of its own.
+
+pub mod diary;
+pub mod fake;
+pub mod hypervisor;
+pub mod qemu;
+pub mod steps;
+pub mod volume;
+
+pub use diary::{Diary, Note};
+pub use hypervisor::Hypervisor;
+pub use volume::Volume;

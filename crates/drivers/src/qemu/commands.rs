@@ -1,0 +1,286 @@
+//! The QMP commands that Tintype uses, typed in and out. Source: QEMU's `qapi/*.json`, 9.0 and up.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A QMP command: its arguments are its fields.
+pub trait Command: Serialize {
+    /// Its name.
+    const NAME: &'static str;
+    /// Whether it changes nothing.
+    const ASKS_ONLY: bool = false;
+    /// What QEMU answers.
+    type Answer: DeserializeOwned;
+}
+
+/// An answer that says nothing.
+#[derive(Debug, Deserialize)]
+pub struct Nothing {}
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $type:ident $name:literal $(asks $asks:literal)? -> $answer:ty {
+        $($field:ident: $kind:ty),*
+    })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub struct $type { $(#[doc = stringify!($field)] pub $field: $kind),* }
+
+        impl Command for $type {
+            const NAME: &'static str = $name;
+            $(const ASKS_ONLY: bool = $asks;)?
+            type Answer = $answer;
+        }
+    )*};
+}
+
+commands! {
+    /// Whether the guest runs.
+    QueryStatus "query-status" asks true -> Status {}
+    /// How a migration stands.
+    QueryMigrate "query-migrate" asks true -> MigrationInfo {}
+    /// Which background jobs there are on blocks.
+    QueryBlockJobs "query-block-jobs" asks true -> Vec<BlockJob> {}
+    /// What each device is connected to.
+    QueryBlock "query-block" asks true -> Vec<BlockDevice> {}
+    /// The version.
+    QueryVersion "query-version" asks true -> Version {}
+    /// The machine types.
+    QueryMachines "query-machines" asks true -> Vec<Machine> {}
+    /// The generation id.
+    QueryVmGenerationId "query-vm-generation-id" asks true -> GenerationId {}
+    /// Stops the processors.
+    Stop "stop" -> Nothing {}
+    /// Starts the processors.
+    Cont "cont" -> Nothing {}
+    /// Ends QEMU.
+    Quit "quit" -> Nothing {}
+    /// Presses the power button.
+    SystemPowerdown "system_powerdown" -> Nothing {}
+    /// Opens a block node with other options.
+    BlockdevReopen "blockdev-reopen" -> Nothing { options: Vec<Value> }
+    /// Closes a block node.
+    BlockdevDel "blockdev-del" -> Nothing { node_name: String }
+    /// Several acts on blocks at one instant, or none.
+    Transaction "transaction" -> Nothing { actions: Vec<Value> }
+    /// Ends a ready job for good.
+    BlockJobComplete "block-job-complete" -> Nothing { device: String }
+    /// Gives a job up.
+    BlockJobCancel "block-job-cancel" -> Nothing { device: String, force: bool }
+    /// Rewrites the name of the backing file in an image.
+    ChangeBackingFile "change-backing-file" -> Nothing {
+        device: String, image_node_name: String, backing_file: String
+    }
+    /// Switches migration capabilities.
+    MigrateSetCapabilities "migrate-set-capabilities" -> Nothing { capabilities: Vec<Capability> }
+    /// Sets migration parameters.
+    MigrateSetParameters "migrate-set-parameters" -> Nothing { max_bandwidth: u64 }
+    /// Saves the guest's state.
+    Migrate "migrate" -> Nothing { uri: String }
+    /// Gives a migration up.
+    MigrateCancel "migrate_cancel" -> Nothing {}
+    /// Loads the guest's state.
+    MigrateIncoming "migrate-incoming" -> Nothing { uri: String }
+    /// Reads guest memory into a file.
+    Pmemsave "pmemsave" asks true -> Nothing { val: u64, size: u64, filename: String }
+    /// Hands over a descriptor.
+    AddFd "add-fd" -> AddedFd { fdset_id: u32 }
+    /// Takes descriptors back.
+    RemoveFd "remove-fd" -> Nothing { fdset_id: u32 }
+}
+
+/// Opens a block node; the options stand for themselves.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct BlockdevAdd(pub Value);
+
+impl Command for BlockdevAdd {
+    const NAME: &'static str = "blockdev-add";
+    type Answer = Nothing;
+}
+
+/// Writes a layer down into one beneath.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BlockCommit {
+    /// The job's id.
+    pub job_id: String,
+    /// The node at the top of the chain.
+    pub device: String,
+    /// The node that is written down.
+    pub top_node: String,
+    /// The node it is written to.
+    pub base_node: String,
+    /// What the node above `top_node` shall say its backing file is; there is none above the
+    /// active one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backing_file: Option<String>,
+}
+
+impl Command for BlockCommit {
+    const NAME: &'static str = "block-commit";
+    type Answer = Nothing;
+}
+
+/// Answer to [`QueryStatus`].
+#[derive(Debug, Deserialize)]
+pub struct Status {
+    /// Such as `running`, `paused`, `inmigrate`.
+    pub status: String,
+}
+
+/// Answer to [`QueryMigrate`].
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MigrationInfo {
+    /// None when nothing was ever migrated.
+    pub status: Option<MigrationStatus>,
+    /// What of RAM was done.
+    pub ram: Option<RamInfo>,
+    /// Why it failed.
+    pub error_desc: Option<String>,
+}
+
+/// How a migration stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationStatus {
+    /// None yet.
+    None,
+    /// Being prepared.
+    Setup,
+    /// On its way; not necessarily past the point where memory is protected.
+    Active,
+    /// Done.
+    Completed,
+    /// Gone wrong.
+    Failed,
+    /// Being given up.
+    Cancelling,
+    /// Given up.
+    Cancelled,
+    /// Held before the switch-over.
+    PreSwitchover,
+    /// Saving devices.
+    Device,
+    /// One that Tintype does not use.
+    #[serde(other)]
+    Other,
+}
+
+/// What of RAM was done.
+#[derive(Debug, Deserialize)]
+pub struct RamInfo {
+    /// Pages written.
+    pub normal: u64,
+    /// Pages found to be zero.
+    pub duplicate: u64,
+    /// Bytes written.
+    pub transferred: u64,
+    /// Bytes there are.
+    pub total: u64,
+}
+
+/// One of [`QueryBlockJobs`].
+#[derive(Debug, Deserialize)]
+pub struct BlockJob {
+    /// Its id.
+    pub device: String,
+    /// How much is done.
+    pub offset: u64,
+    /// Of how much.
+    pub len: u64,
+    /// Whether it waits for [`BlockJobComplete`].
+    pub ready: bool,
+}
+
+/// One of [`QueryBlock`].
+#[derive(Debug, Deserialize)]
+pub struct BlockDevice {
+    /// What is in it.
+    pub inserted: Option<Inserted>,
+}
+
+/// What is in a block device.
+#[derive(Debug, Deserialize)]
+pub struct Inserted {
+    /// The image with what is beneath.
+    pub image: ImageInfo,
+}
+
+/// An image with what is beneath.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImageInfo {
+    /// Its file.
+    pub filename: String,
+    /// What is beneath.
+    pub backing_image: Option<Box<ImageInfo>>,
+}
+
+impl ImageInfo {
+    /// The files of the chain, topmost first.
+    pub fn chain(&self) -> Vec<&str> {
+        let mut chain = vec![self.filename.as_str()];
+        let mut at = self;
+        while let Some(beneath) = at.backing_image.as_deref() {
+            chain.push(&beneath.filename);
+            at = beneath;
+        }
+        chain
+    }
+}
+
+/// Answer to [`QueryVersion`].
+#[derive(Debug, Deserialize)]
+pub struct Version {
+    /// The release.
+    pub qemu: Triple,
+    /// What the distribution adds.
+    pub package: String,
+}
+
+/// Numbers of a release.
+#[derive(Debug, Deserialize)]
+pub struct Triple {
+    /// First.
+    pub major: u32,
+    /// Second.
+    pub minor: u32,
+    /// Third.
+    pub micro: u32,
+}
+
+/// One of [`QueryMachines`].
+#[derive(Debug, Deserialize)]
+pub struct Machine {
+    /// Such as `pc-q35-10.0`.
+    pub name: String,
+    /// Such as `q35`.
+    pub alias: Option<String>,
+}
+
+/// Answer to [`QueryVmGenerationId`].
+#[derive(Debug, Deserialize)]
+pub struct GenerationId {
+    /// The id.
+    pub guid: String,
+}
+
+/// Answer to [`AddFd`].
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AddedFd {
+    /// Where it went.
+    pub fdset_id: u32,
+}
+
+/// A migration capability and whether it is wanted.
+#[derive(Debug, Clone, Serialize)]
+pub struct Capability {
+    /// Its name.
+    pub capability: &'static str,
+    /// On or off.
+    pub state: bool,
+}

@@ -1,0 +1,145 @@
+//! The folder of a machine: layers, memory files, boot files, and a folder for each instance.
+
+use super::process::User;
+use crate::steps;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use tintype_model::SnapshotId;
+
+/// The folder of one machine.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    user: Option<User>,
+}
+
+impl Folder {
+    /// The folder at `path`, whose files belong to `user`.
+    pub fn new(path: PathBuf, user: Option<User>) -> Self {
+        Self { path, user }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who guests run as.
+    pub fn user(&self) -> Option<User> {
+        self.user
+    }
+
+    /// The name of a snapshot's memory file.
+    pub fn memory_name(snapshot: SnapshotId) -> String {
+        format!("{snapshot}.memory")
+    }
+
+    /// A name that stays the same while instances come and go: a link to the current console.
+    pub fn console_link(&self) -> PathBuf {
+        self.path.join("console.sock")
+    }
+
+    /// The socket at which a second reader follows the console of an instance.
+    pub fn tty_socket(&self, instance: u32) -> PathBuf {
+        self.instance(instance).join("tty.sock")
+    }
+
+    /// The folder of an instance.
+    pub fn instance(&self, number: u32) -> PathBuf {
+        self.path.join("run").join(number.to_string())
+    }
+
+    /// Makes a folder for the next instance.
+    pub fn new_instance(&self) -> io::Result<u32> {
+        let run = self.path.join("run");
+        fs::create_dir_all(&run)?;
+        let number = self.numbers().into_iter().max().unwrap_or(0) + 1;
+        let folder = self.instance(number);
+        steps::around("file make instance folder", || fs::create_dir(&folder))?;
+        for path in [&self.path, &run, &folder] {
+            self.give(path)?;
+        }
+        Ok(number)
+    }
+
+    /// The number of the instance that is the machine now.
+    pub fn current(&self) -> Option<u32> {
+        let target = fs::read_link(self.path.join("run/current")).ok()?;
+        target.to_str()?.parse().ok()
+    }
+
+    /// Says which instance is the machine now, in one step.
+    pub fn set_current(&self, number: u32) {
+        let run = self.path.join("run");
+        let swap = |target: String, link: PathBuf, through: PathBuf| {
+            let _ = fs::remove_file(&through);
+            symlink(target, &through).and_then(|()| fs::rename(&through, &link))
+        };
+        let console = format!("run/{number}/console.sock");
+        let result = steps::around("file set current instance", || {
+            swap(console, self.console_link(), self.path.join("console.new"))?;
+            swap(
+                number.to_string(),
+                run.join("current"),
+                run.join("current.new"),
+            )
+        });
+        if let Err(error) = result {
+            tracing::warn!(%error, path = %self.path.display(), "cannot mark the current instance");
+        }
+    }
+
+    /// Removes the folders of all instances but one.
+    pub fn clear_instances(&self, keep: Option<u32>) {
+        if keep.is_none() {
+            let _ = fs::remove_file(self.path.join("run/current"));
+        }
+        for number in self
+            .numbers()
+            .into_iter()
+            .filter(|&number| Some(number) != keep)
+        {
+            let _ = fs::remove_dir_all(self.instance(number));
+        }
+    }
+
+    /// Removes a file, which may be gone already.
+    pub fn remove_file(&self, name: &str) -> io::Result<()> {
+        let path = self.path.join(name);
+        let removed = steps::around("file remove memory", || fs::remove_file(path));
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes the folder with all that is in it; it may be gone already.
+    pub fn remove(&self) -> io::Result<()> {
+        match steps::around("file remove machine", || fs::remove_dir_all(&self.path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Gives a file or folder to who guests run as.
+    pub fn give(&self, path: &Path) -> io::Result<()> {
+        self.user.map_or(Ok(()), |user| user.own(path))
+    }
+
+    /// Puts the folder's entries on disk.
+    pub fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.path)?.sync_all()
+    }
+
+    /// The numbers of all instances that have a folder.
+    pub fn numbers(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(self.path.join("run")) else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+}

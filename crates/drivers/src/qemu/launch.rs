@@ -1,0 +1,317 @@
+//! The command line of a QEMU.
+
+use super::folder::Folder;
+use super::process::User;
+use serde_json::{Value, json};
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tintype_model::LayerId;
+use tintype_model::capability::Capabilities;
+use tintype_model::config::{Accel, Firmware, Network, Role};
+use tintype_model::effect::{DiskChain, Launch};
+use tintype_model::layer::{Format, LayerFile};
+
+/// Where distributions put the UEFI firmware, code and empty variable store.
+const FIRMWARE: [(&str, &str); 2] = [
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.fd",
+    ),
+    (
+        "/usr/share/OVMF/OVMF_CODE.fd",
+        "/usr/share/OVMF/OVMF_VARS.fd",
+    ),
+];
+
+/// The UEFI firmware of this host: code and empty variable store.
+pub(super) fn firmware() -> Option<(&'static str, &'static str)> {
+    FIRMWARE
+        .into_iter()
+        .find(|(code, vars)| Path::new(code).exists() && Path::new(vars).exists())
+}
+
+/// How a guest begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Begin {
+    /// At once, from its firmware.
+    Run,
+    /// From its firmware, when told.
+    Held,
+    /// From memory that will be loaded.
+    Load,
+}
+
+/// The name of the block node that is a layer.
+pub(super) fn layer_node(layer: LayerId) -> String {
+    format!("l{}", short(layer))
+}
+
+/// The name of the block node that is a layer's file.
+pub(super) fn file_node(layer: LayerId) -> String {
+    format!("f{}", short(layer))
+}
+
+/// Node names have 31 characters at most; 30 digits of a random id are as unique as all.
+fn short(layer: LayerId) -> String {
+    layer.0.simple().to_string().split_off(2)
+}
+
+/// The options that open a layer over `backing`.
+pub(super) fn layer_options(file: LayerFile, writable: bool, backing: Option<LayerId>) -> Value {
+    let mut options = json!({
+        "driver": file.format.as_str(),
+        "node-name": layer_node(file.id),
+        "read-only": !writable,
+        "discard": "unmap",
+        "file": {
+            "driver": "file",
+            "node-name": file_node(file.id),
+            "filename": file.name(),
+            "auto-read-only": true,
+            "discard": "unmap",
+        },
+    });
+    if file.format == Format::Qcow2 {
+        options["backing"] = backing.map_or(Value::Null, |layer| layer_node(layer).into());
+    }
+    options
+}
+
+/// The command that starts an instance; descriptors it is to inherit are opened here.
+pub(super) fn command(
+    folder: &Folder,
+    number: u32,
+    launch: &Launch,
+    capabilities: &Capabilities,
+    begin: Begin,
+) -> std::io::Result<Command> {
+    let config = &launch.config;
+    let mut args = Args(Vec::new());
+    args.add("-name", format!("guest={},debug-threads=on", launch.name));
+    args.0
+        .extend(["-no-user-config", "-nodefaults"].map(str::to_owned));
+    args.add("-display", "none");
+    args.add(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+    args.machine(launch);
+    args.add("-smp", config.vcpus.to_string());
+    args.add("-m", format!("size={}k", config.memory_bytes / 1024));
+    args.add(
+        "-object",
+        format!(
+            "memory-backend-memfd,id=pc.ram,size={},share=on",
+            config.memory_bytes
+        ),
+    );
+    args.add("-uuid", launch.vm.to_string());
+    args.add("-device", format!("vmgenid,guid={}", launch.generation));
+    args.add("-rtc", "base=utc");
+    for socket in ["qmp", "watch"] {
+        args.add(
+            "-qmp",
+            format!("unix:run/{number}/{socket}.sock,server=on,wait=off"),
+        );
+    }
+    args.console(number, capabilities.shared_console.is_yes());
+    args.disks(&launch.disks);
+    let taps = args.network(launch)?;
+    args.kernel(launch);
+    match begin {
+        Begin::Run => {}
+        Begin::Held => args.0.push("-S".to_owned()),
+        Begin::Load => args.add("-incoming", "defer"),
+    }
+    let log = File::create(folder.instance(number).join("qemu.log"))?;
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(args.0)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let user = folder.user().map(|user| User {
+        gid: kvm_group(config.platform.accel).unwrap_or(user.gid),
+        ..user
+    });
+    detach(&mut command, File::open(folder.path())?, user, taps);
+    Ok(command)
+}
+
+/// The group that may use /dev/kvm, where not everybody may.
+fn kvm_group(accel: Accel) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let device = std::fs::metadata("/dev/kvm").ok()?;
+    (accel == Accel::Kvm && device.mode() & 0o006 != 0o006).then(|| device.gid())
+}
+
+/// Makes the process one that outlives us: a session of its own, the machine's folder to work in
+/// (entered before privileges are dropped: what is above it may be closed to the user), the taps.
+pub(super) fn detach(command: &mut Command, folder: File, user: Option<User>, taps: Vec<File>) {
+    use rustix::process::{Gid, Uid, fchdir, setsid};
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; the
+    // child has one thread, so what is set for the thread is set for the process.
+    unsafe {
+        command.pre_exec(move || {
+            setsid()?;
+            fchdir(&folder)?;
+            for tap in &taps {
+                rustix::io::fcntl_setfd(tap, rustix::io::FdFlags::empty())?;
+            }
+            if let Some(user) = user {
+                set_thread_groups(&[])?;
+                set_thread_gid(Gid::from_raw(user.gid))?;
+                set_thread_uid(Uid::from_raw(user.uid))?;
+            }
+            Ok(())
+        });
+    }
+}
+
+struct Args(Vec<String>);
+
+impl Args {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
+        self.0.extend([option.to_owned(), value.into()]);
+    }
+
+    fn machine(&mut self, launch: &Launch) {
+        let platform = &launch.config.platform;
+        let mut machine = format!("{},memory-backend=pc.ram", platform.machine);
+        if launch.config.firmware == Firmware::Uefi
+            && let Some((code, _)) = firmware()
+        {
+            let options = json!({
+                "driver": "raw", "node-name": "firmware", "read-only": true,
+                "file": { "driver": "file", "filename": code, "auto-read-only": true },
+            });
+            self.add("-blockdev", options.to_string());
+            let vars = launch.disks.iter().find(|disk| disk.role == Role::Firmware);
+            machine.push_str(",pflash0=firmware");
+            if let Some(vars) = vars {
+                machine.push_str(&format!(",pflash1={}", layer_node(vars.chain[0].id)));
+            }
+        }
+        self.add("-machine", machine);
+        let accel = match platform.accel {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg,thread=multi",
+        };
+        self.add("-accel", accel);
+        self.add("-cpu", platform.cpu.clone());
+    }
+
+    /// The serial console: one socket for a local client, one for us. Where QEMU cannot join them,
+    /// the local client's is the only one.
+    fn console(&mut self, number: u32, shared: bool) {
+        let socket = |id: &str, name: &str| {
+            format!("socket,id={id},path=run/{number}/{name}.sock,server=on,wait=off")
+        };
+        self.add("-chardev", socket("console", "console"));
+        if shared {
+            self.add("-chardev", socket("tty", "tty"));
+            self.add("-chardev", "hub,id=both,chardevs.0=console,chardevs.1=tty");
+        }
+        self.add(
+            "-serial",
+            if shared {
+                "chardev:both"
+            } else {
+                "chardev:console"
+            },
+        );
+    }
+
+    fn disks(&mut self, disks: &[DiskChain]) {
+        for disk in disks {
+            for (at, &file) in disk.chain.iter().enumerate().rev() {
+                let backing = disk.chain.get(at + 1).map(|beneath| beneath.id);
+                self.add(
+                    "-blockdev",
+                    layer_options(file, at == 0, backing).to_string(),
+                );
+            }
+        }
+        let data = disks.iter().filter(|disk| disk.role == Role::Data);
+        for (n, disk) in data.enumerate() {
+            let serial = &disk.disk.0.simple().to_string()[..20];
+            let node = layer_node(disk.chain[0].id);
+            let options = format!(
+                "drive={node},id=disk{n},serial={serial},bootindex={}",
+                n + 1
+            );
+            self.add("-device", format!("virtio-blk-pci,{options}"));
+        }
+    }
+
+    fn network(&mut self, launch: &Launch) -> std::io::Result<Vec<File>> {
+        use std::os::fd::AsRawFd;
+        let mut taps = Vec::new();
+        for (n, nic) in launch.config.nics.iter().enumerate() {
+            match &nic.network {
+                Network::User => self.add("-netdev", format!("user,id=net{n}")),
+                Network::Tap(name) => {
+                    let tap = open_tap(name)?;
+                    self.add("-netdev", format!("tap,id=net{n},fd={}", tap.as_raw_fd()));
+                    taps.push(tap);
+                }
+            }
+            let options = format!("netdev=net{n},id=nic{n},mac={}", nic.mac);
+            self.add("-device", format!("virtio-net-pci,{options}"));
+        }
+        Ok(taps)
+    }
+
+    fn kernel(&mut self, launch: &Launch) {
+        if let Some(kernel) = &launch.config.kernel {
+            self.add("-kernel", "kernel");
+            if kernel.initrd {
+                self.add("-initrd", "initrd");
+            }
+            self.add("-append", kernel.append.clone());
+        }
+    }
+}
+
+/// Opens a tap interface with a queue of our own, so that the next instance can open one before
+/// this one is gone.
+fn open_tap(name: &str) -> std::io::Result<File> {
+    /// `struct ifreq` of <linux/if.h>: the name, then the flags in a union of 24 bytes.
+    #[repr(C)]
+    struct Request {
+        name: [u8; 16],
+        flags: u16,
+        rest: [u8; 22],
+    }
+    /// IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE of <linux/if_tun.h>.
+    const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000 | 0x0100;
+    /// TUNSETIFF, _IOW('T', 202, int).
+    const SET_INTERFACE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<i32>(b'T', 202);
+
+    if name.is_empty() || name.len() > 15 {
+        return Err(std::io::Error::other(format!(
+            "{name:?} names no interface"
+        )));
+    }
+    let mut request = Request {
+        name: [0; 16],
+        flags: FLAGS,
+        rest: [0; 22],
+    };
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
+    // SAFETY: TUNSETIFF reads one struct ifreq, which Request is laid out as.
+    unsafe {
+        let call = rustix::ioctl::Setter::<SET_INTERFACE, Request>::new(request);
+        rustix::ioctl::ioctl(&device, call)?;
+    }
+    Ok(device)
+}

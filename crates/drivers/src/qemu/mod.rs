@@ -1,0 +1,248 @@
+//! QEMU, driven by QMP.
+//!
+//! A machine has a folder with its layers and memory files; each QEMU process of it (an
+//! *instance*) has a folder `run/<number>` in there with its sockets and what is needed to find it
+//! again. QEMU runs with the machine's folder as its working directory and is given relative paths
+//! only, so that it needs no permission on anything above.
+
+pub mod commands;
+mod folder;
+mod instance;
+mod launch;
+pub mod mapped_ram;
+mod probe;
+mod process;
+mod qmp;
+mod reclaim;
+mod revert;
+mod take;
+mod warm;
+mod watchdog;
+
+pub use folder::Folder;
+pub use instance::Instance;
+pub use probe::{ProbeError, probe};
+pub use process::User as GuestUser;
+pub use qmp::{Qmp, QmpError};
+pub use watchdog::{Watch, run as run_watchdog};
+
+use crate::diary::{Diary, Note};
+use crate::hypervisor::Hypervisor;
+use crate::volume::qcow2::Qcow2;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use tintype_model::capability::Capabilities;
+use tintype_model::effect::{Effect, Facts, Launch, Outcome, Revert, StopVm, TakeSnapshot};
+use tintype_model::reclaim::Reclaim;
+use tintype_model::refusal::{Code, Refusal};
+use tintype_model::vm::VmState;
+use tintype_model::{SnapshotId, VmId};
+
+/// The UEFI firmware of this host: code and empty variable store.
+pub fn firmware_files() -> Option<(&'static str, &'static str)> {
+    launch::firmware()
+}
+
+/// QEMU on this host.
+pub struct Qemu {
+    root: PathBuf,
+    capabilities: Capabilities,
+    user: Option<process::User>,
+    volume: Qcow2,
+    watch: Arc<Watch>,
+    live: Mutex<BTreeMap<VmId, Arc<Instance>>>,
+}
+
+impl Qemu {
+    /// Drives the machines whose folders lie in `root`; finds the processes that run already.
+    pub fn new(root: PathBuf, capabilities: Capabilities, watch: Arc<Watch>) -> Self {
+        let user = process::User::for_guests();
+        let volume = Qcow2::new(root.clone(), user);
+        let qemu = Self {
+            root,
+            capabilities,
+            user,
+            volume,
+            watch,
+            live: Mutex::default(),
+        };
+        qemu.adopt_all();
+        qemu
+    }
+
+    /// The volume whose files the machines are made of.
+    pub fn volume(&self) -> &Qcow2 {
+        &self.volume
+    }
+
+    /// The machines that have a folder here.
+    pub fn machines(&self) -> Vec<VmId> {
+        let Ok(entries) = std::fs::read_dir(&self.root) else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+
+    /// The process that is the machine now, if it is there.
+    pub fn instance(&self, vm: VmId) -> Option<Arc<Instance>> {
+        let mut live = self.live.lock().expect("no holder panics");
+        let instance = live.get(&vm)?;
+        if instance.is_alive() {
+            return Some(Arc::clone(instance));
+        }
+        live.remove(&vm);
+        None
+    }
+
+    fn folder(&self, vm: VmId) -> Folder {
+        Folder::new(self.root.join(vm.to_string()), self.user)
+    }
+
+    fn set_live(&self, vm: VmId, instance: Arc<Instance>) {
+        self.live
+            .lock()
+            .expect("no holder panics")
+            .insert(vm, instance);
+    }
+
+    /// Finds a process that was started for a machine and not marked as its current one.
+    fn adopt_stray(&self, vm: VmId) {
+        if self.instance(vm).is_some() {
+            return;
+        }
+        let folder = self.folder(vm);
+        for number in folder.numbers() {
+            if let Ok(instance) = Instance::adopt(&folder, number) {
+                folder.set_current(number);
+                self.set_live(vm, Arc::new(instance));
+                return;
+            }
+            if let Some(process) = Instance::recorded(&folder, number) {
+                process.kill();
+            }
+        }
+    }
+
+    fn adopt_all(&self) {
+        for vm in self.machines() {
+            let folder = self.folder(vm);
+            let Some(number) = folder.current() else {
+                continue;
+            };
+            match Instance::adopt(&folder, number) {
+                Ok(instance) => self.set_live(vm, Arc::new(instance)),
+                Err(reason) => tracing::debug!(%vm, %reason, "no process to adopt"),
+            }
+        }
+    }
+}
+
+impl Hypervisor for Qemu {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn state(&self, vm: VmId) -> VmState {
+        let Some(instance) = self.instance(vm) else {
+            return VmState::Stopped;
+        };
+        match instance.qmp().run_state() {
+            Ok(state) if state == "running" => VmState::Running,
+            Ok(_) => VmState::Paused,
+            Err(_) => VmState::Crashed,
+        }
+    }
+
+    fn start(&self, launch: &Launch) -> Outcome {
+        if self.instance(launch.vm).is_some() {
+            return running(Facts::default());
+        }
+        let folder = self.folder(launch.vm);
+        let started = Instance::launch(&folder, launch, &self.capabilities, launch::Begin::Run);
+        match started {
+            Ok(instance) => {
+                folder.set_current(instance.number());
+                self.set_live(launch.vm, Arc::new(instance));
+                running(Facts::default())
+            }
+            Err(error) => failed(Code::HypervisorFailed, &error, Facts::default()),
+        }
+    }
+
+    fn stop(&self, stop: &StopVm) -> Outcome {
+        if let Some(instance) = self.instance(stop.vm) {
+            let patience = std::time::Duration::from_millis(stop.patience_ms);
+            if stop.force || !instance.power_down(patience) {
+                instance.end();
+            }
+        }
+        self.live.lock().expect("no holder panics").remove(&stop.vm);
+        self.folder(stop.vm).clear_instances(None);
+        Outcome::Done(Facts::default())
+    }
+
+    fn remove(&self, vm: VmId) -> Outcome {
+        if let Some(instance) = self.instance(vm) {
+            instance.end();
+        }
+        self.live.lock().expect("no holder panics").remove(&vm);
+        match self.folder(vm).remove() {
+            Ok(()) => Outcome::Done(Facts::default()),
+            Err(error) => failed(Code::StorageFailed, &error, Facts::default()),
+        }
+    }
+
+    fn take(&self, take: &TakeSnapshot, diary: &mut dyn Diary) -> Outcome {
+        take::take(self, take, diary)
+    }
+
+    fn revert(&self, revert: &Revert, diary: &mut dyn Diary) -> Outcome {
+        revert::revert(self, revert, diary)
+    }
+
+    fn recover(&self, effect: &Effect, notes: &[Note], diary: &mut dyn Diary) -> Outcome {
+        match effect {
+            Effect::TakeSnapshot(take) => take::recover(self, take, notes, diary),
+            Effect::Revert(revert) => revert::recover(self, revert, notes),
+            Effect::StartVm(launch) => {
+                self.adopt_stray(launch.vm);
+                self.start(launch)
+            }
+            Effect::StopVm(stop) => self.stop(stop),
+            Effect::DeleteVm { vm } => {
+                self.adopt_stray(*vm);
+                self.remove(*vm)
+            }
+            Effect::RemoveMemory { vm, snapshots } => self.remove_memory(*vm, snapshots),
+            Effect::Reclaim { vm, work } => self.reclaim(*vm, work, &AtomicBool::new(false)),
+            Effect::CreateVm(_) => Outcome::Yielded,
+        }
+    }
+
+    fn reclaim(&self, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome {
+        reclaim::reclaim(self, vm, work, give_way)
+    }
+
+    fn remove_memory(&self, vm: VmId, snapshots: &[SnapshotId]) -> Outcome {
+        let folder = self.folder(vm);
+        for &snapshot in snapshots {
+            if let Err(error) = folder.remove_file(&Folder::memory_name(snapshot)) {
+                return failed(Code::StorageFailed, &error, Facts::default());
+            }
+        }
+        Outcome::Done(Facts::default())
+    }
+}
+
+fn running(mut facts: Facts) -> Outcome {
+    facts.running = true;
+    Outcome::Done(facts)
+}
+
+fn failed(code: Code, error: &impl std::fmt::Display, facts: Facts) -> Outcome {
+    Outcome::Failed(Refusal::new(code).detail(error.to_string()), facts)
+}

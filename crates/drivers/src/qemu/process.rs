@@ -1,0 +1,132 @@
+//! Processes that are not our children: found by id and start time, so that a reused id is not
+//! taken for the one we knew.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Process {
+    pid: i32,
+    /// Clock ticks after boot, from `/proc/PID/stat`.
+    started: u64,
+}
+
+impl Process {
+    /// The process with this id, if there is one.
+    pub fn find(pid: u32) -> Option<Self> {
+        let pid = i32::try_from(pid).ok()?;
+        let (started, _) = stat(pid)?;
+        Some(Self { pid, started })
+    }
+
+    /// Whether it is still there, and no zombie.
+    pub fn is_alive(self) -> bool {
+        stat(self.pid).is_some_and(|(started, state)| started == self.started && state != 'Z')
+    }
+
+    /// Its id.
+    pub fn pid(self) -> i32 {
+        self.pid
+    }
+
+    /// Holds it: it does nothing until [`Process::go_on`].
+    pub fn hold(self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Ends a hold.
+    pub fn go_on(self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Ends it at once.
+    pub fn kill(self) {
+        self.signal(Signal::KILL);
+        self.wait(Duration::from_secs(10));
+    }
+
+    /// Waits until it is gone; says whether it is.
+    pub fn wait(self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while self.is_alive() {
+            if Instant::now() > until {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
+    fn signal(self, signal: Signal) {
+        if self.is_alive()
+            && let Some(pid) = Pid::from_raw(self.pid)
+        {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+/// Start time and state of a process. The command's name, in brackets, may hold anything.
+fn stat(pid: i32) -> Option<(u64, char)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    Some((started, state))
+}
+
+/// Who guests run as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// The user made for guests; `nobody` where set-up did not make it.
+const NAMES: [&str; 2] = ["tintype-qemu", "nobody"];
+
+impl User {
+    /// The unprivileged user that guests run as when we are root; `None` when we are not.
+    pub fn for_guests() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let users = fs::read_to_string("/etc/passwd").ok()?;
+        NAMES.iter().find_map(|name| {
+            let line = users
+                .lines()
+                .find(|line| line.split(':').next() == Some(name))?;
+            let mut fields = line.split(':').skip(2);
+            let uid = fields.next()?.parse().ok()?;
+            let gid = fields.next()?.parse().ok()?;
+            Some(Self { uid, gid })
+        })
+    }
+
+    /// Lets guests be snapshotted while they run: QEMU needs userfaultfd for it, which the kernel
+    /// gives to root or to whoever may open this device.
+    pub fn allow_userfaultfd(self) {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let device = "/dev/userfaultfd";
+        let granted = chown(device, None, Some(self.gid))
+            .and_then(|()| fs::set_permissions(device, fs::Permissions::from_mode(0o660)));
+        if let Err(error) = granted {
+            tracing::warn!(%error, "cannot let guests use {device}");
+        }
+    }
+
+    /// Gives a file or folder to the user.
+    ///
+    /// # Errors
+    /// When it is not there or not ours to give.
+    pub fn own(self, path: &Path) -> std::io::Result<()> {
+        std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
+    }
+}

@@ -1,0 +1,300 @@
+//! Background work on layers: removing, merging and folding, of a guest that runs or one that is
+//! off. It may be done again after a crash, and gives way when asked.
+
+use super::commands::{
+    BlockCommit, BlockJobCancel, BlockJobComplete, BlockdevAdd, BlockdevDel, BlockdevReopen,
+    ChangeBackingFile, QueryBlockJobs,
+};
+use super::instance::Instance;
+use super::launch::{file_node, layer_node, layer_options};
+use super::qmp::QmpError;
+use super::{Qemu, failed};
+use crate::volume::{Volume, VolumeError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tintype_model::effect::{Facts, Outcome};
+use tintype_model::layer::{Format, LayerFile};
+use tintype_model::reclaim::Reclaim;
+use tintype_model::refusal::Code;
+use tintype_model::{LayerId, VmId};
+
+#[derive(Debug, thiserror::Error)]
+enum ReclaimError {
+    #[error("gave way")]
+    Yielded,
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error("merging failed: {0}")]
+    Job(String),
+}
+
+struct Work<'a> {
+    qemu: &'a Qemu,
+    vm: VmId,
+    give_way: &'a AtomicBool,
+    instance: Option<Arc<Instance>>,
+}
+
+pub(super) fn reclaim(qemu: &Qemu, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome {
+    let here = Work {
+        qemu,
+        vm,
+        give_way,
+        instance: qemu.instance(vm),
+    };
+    let result = match work {
+        Reclaim::Remove { layer } => here.volume().remove(vm, *layer).map_err(ReclaimError::from),
+        Reclaim::Merge { child, into, above } => here.merge(*child, *into, above),
+        Reclaim::Fold {
+            chain,
+            base,
+            fresh,
+            above,
+            ..
+        } => here.fold(chain, *base, *fresh, above),
+    };
+    match result {
+        Ok(()) => Outcome::Done(here.sizes(work)),
+        Err(ReclaimError::Yielded) => Outcome::Yielded,
+        Err(error @ ReclaimError::Volume(_)) => {
+            failed(Code::StorageFailed, &error, Facts::default())
+        }
+        Err(error) => failed(Code::HypervisorFailed, &error, Facts::default()),
+    }
+}
+
+impl Work<'_> {
+    fn volume(&self) -> &crate::volume::qcow2::Qcow2 {
+        &self.qemu.volume
+    }
+
+    fn sizes(&self, work: &Reclaim) -> Facts {
+        let grown = match work {
+            Reclaim::Remove { .. } => return Facts::default(),
+            Reclaim::Merge { into, .. } => into,
+            Reclaim::Fold { fresh, .. } => fresh,
+        };
+        let size = self.volume().allocated_bytes(self.vm, *grown).unwrap_or(0);
+        Facts {
+            sizes: [(grown.id, size)].into(),
+            ..Facts::default()
+        }
+    }
+
+    fn yield_if_asked(&self) -> Result<(), ReclaimError> {
+        if self.give_way.load(Ordering::SeqCst) {
+            Err(ReclaimError::Yielded)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes `child` down into `into`. Through `child` the same is seen at every step, so it may
+    /// be given up or repeated at any time; `child` goes last.
+    fn merge(
+        &self,
+        child: LayerFile,
+        into: LayerFile,
+        above: &[LayerFile],
+    ) -> Result<(), ReclaimError> {
+        if !self.volume().exists(self.vm, child) {
+            return Ok(());
+        }
+        let live = match &self.instance {
+            Some(instance) => {
+                self.wait_for_job(instance, child)?;
+                instance
+                    .chain_with(&into.name())?
+                    .map(|chain| (instance, chain))
+            }
+            None => None,
+        };
+        let mut open_above = None;
+        match live {
+            Some((instance, chain)) => {
+                let at = chain.iter().position(|name| *name == child.name());
+                if let Some(at) = at {
+                    self.commit(instance, &chain, at, child, into)?;
+                }
+                let _ = instance.qmp().run(&BlockdevDel {
+                    node_name: layer_node(child.id),
+                });
+                open_above = Some(chain);
+            }
+            None => self.volume().merge(self.vm, child, into, self.give_way)?,
+        }
+        for &layer in above {
+            let open = open_above
+                .as_ref()
+                .is_some_and(|chain| chain.contains(&layer.name()));
+            if !open {
+                self.volume().relink(self.vm, layer, into)?;
+            }
+        }
+        self.volume().remove(self.vm, child)?;
+        Ok(())
+    }
+
+    fn commit(
+        &self,
+        instance: &Instance,
+        chain: &[String],
+        at: usize,
+        child: LayerFile,
+        into: LayerFile,
+    ) -> Result<(), ReclaimError> {
+        self.yield_if_asked()?;
+        let active = chain
+            .first()
+            .and_then(|name| id_of(name))
+            .unwrap_or(child.id);
+        instance.qmp().forget_events();
+        instance.qmp().run(&BlockCommit {
+            job_id: job(child),
+            device: layer_node(active),
+            top_node: layer_node(child.id),
+            base_node: layer_node(into.id),
+            backing_file: (at > 0).then(|| into.name()),
+        })?;
+        self.wait_for_job(instance, child)
+    }
+
+    /// Sees a merge through to its end, ours or that of a tintype that is gone.
+    fn wait_for_job(&self, instance: &Instance, child: LayerFile) -> Result<(), ReclaimError> {
+        let qmp = instance.qmp();
+        let mut completing = false;
+        let mut cancelled = false;
+        let mut seen = false;
+        while let Some(state) = find_job(qmp.run(&QueryBlockJobs {})?, &job(child)) {
+            seen = true;
+            if self.give_way.load(Ordering::SeqCst) && !completing && !cancelled {
+                let device = job(child);
+                cancelled = qmp
+                    .run(&BlockJobCancel {
+                        device,
+                        force: true,
+                    })
+                    .is_ok();
+            }
+            if state.ready && !completing && !cancelled {
+                completing = qmp.run(&BlockJobComplete { device: job(child) }).is_ok();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if cancelled {
+            return Err(ReclaimError::Yielded);
+        }
+        let ours = |event: &super::qmp::Event| {
+            event.name == "BLOCK_JOB_COMPLETED" && event.data["device"] == job(child)
+        };
+        let ended = if seen {
+            qmp.wait_for(Duration::from_secs(1), ours)
+        } else {
+            None
+        };
+        match ended.and_then(|event| event.data["error"].as_str().map(str::to_owned)) {
+            Some(error) => Err(ReclaimError::Job(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes one layer of several beside the guest, then puts it in their place.
+    fn fold(
+        &self,
+        chain: &[LayerFile],
+        base: LayerFile,
+        fresh: LayerFile,
+        above: &[LayerFile],
+    ) -> Result<(), ReclaimError> {
+        let Some(&top) = chain.first() else {
+            return Ok(());
+        };
+        let in_use = match &self.instance {
+            Some(instance) => instance
+                .chain_with(&top.name())?
+                .map(|live| (instance, live)),
+            None => None,
+        };
+        if self.volume().exists(self.vm, top) {
+            let swapped = match &self.instance {
+                Some(instance) => instance.chain_with(&fresh.name())?.is_some(),
+                None => false,
+            };
+            if !swapped {
+                self.volume()
+                    .fold(self.vm, top, base, fresh, self.give_way)?;
+            }
+        }
+        if let Some((instance, live)) = in_use {
+            self.yield_if_asked()
+                .inspect_err(|_| drop(self.volume().remove(self.vm, fresh)))?;
+            swap(instance, &live, chain, base, fresh)?;
+        }
+        for &layer in above {
+            let open = match &self.instance {
+                Some(instance) => instance.chain_with(&layer.name())?.is_some(),
+                None => false,
+            };
+            if !open {
+                self.volume().relink(self.vm, layer, fresh)?;
+            }
+        }
+        self.volume().remove(self.vm, top)?;
+        Ok(())
+    }
+}
+
+/// Puts `fresh` under the layer that lies on the top of `chain` in a running guest.
+fn swap(
+    instance: &Instance,
+    live: &[String],
+    chain: &[LayerFile],
+    base: LayerFile,
+    fresh: LayerFile,
+) -> Result<(), ReclaimError> {
+    let qmp = instance.qmp();
+    let at = live
+        .iter()
+        .position(|name| *name == chain[0].name())
+        .unwrap_or(0);
+    let upper = at.checked_sub(1).and_then(|at| id_of(&live[at]));
+    let Some(upper) = upper else { return Ok(()) };
+    let active = live.first().and_then(|name| id_of(name)).unwrap_or(upper);
+    qmp.run(&BlockdevAdd(layer_options(fresh, false, Some(base.id))))?;
+    let file = LayerFile {
+        id: upper,
+        format: Format::Qcow2,
+    };
+    let mut options = layer_options(file, upper == active, Some(fresh.id));
+    options["file"] = file_node(upper).into();
+    qmp.run(&BlockdevReopen {
+        options: vec![options],
+    })?;
+    for layer in chain.iter().take_while(|layer| layer.id != base.id) {
+        let _ = qmp.run(&BlockdevDel {
+            node_name: layer_node(layer.id),
+        });
+    }
+    qmp.run(&ChangeBackingFile {
+        device: layer_node(active),
+        image_node_name: layer_node(upper),
+        backing_file: fresh.name(),
+    })?;
+    Ok(())
+}
+
+fn job(child: LayerFile) -> String {
+    format!("merge-{}", child.id.0.simple())
+}
+
+fn find_job(jobs: Vec<super::commands::BlockJob>, id: &str) -> Option<super::commands::BlockJob> {
+    jobs.into_iter().find(|job| job.device == id)
+}
+
+/// The layer that a file of this name is.
+fn id_of(name: &str) -> Option<LayerId> {
+    name.split('.').next()?.parse().ok()
+}

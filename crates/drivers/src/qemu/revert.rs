@@ -1,0 +1,303 @@
+//! Going back to a snapshot.
+//!
+//! The machine as it shall be is made ready in a second process while the first still runs. Only
+//! when it is ready is the first held, and only when the second has run does the first go: until
+//! then every failure leaves the machine as it was.
+
+use super::commands::{
+    Capability, Cont, MigrateIncoming, MigrateSetCapabilities, MigrationStatus, QueryMigrate,
+};
+use super::instance::{Instance, InstanceError};
+use super::launch::Begin;
+use super::mapped_ram::{FormatError, Layout};
+use super::qmp::QmpError;
+use super::watchdog::Heal;
+use super::{Folder, Qemu, failed};
+use crate::diary::{Diary, Note};
+use crate::hypervisor::Hypervisor;
+use crate::volume::Volume;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tintype_model::Refusal;
+use tintype_model::effect::{After, Facts, Outcome, Revert};
+use tintype_model::refusal::Code;
+use tintype_model::vm::VmState;
+
+#[derive(Debug, thiserror::Error)]
+enum RevertError {
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("memory could not be loaded: {0}")]
+    Load(String),
+    #[error("the reverted machine did not run: it is {0}")]
+    DidNotRun(String),
+}
+
+pub(super) fn revert(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Outcome {
+    let result = match revert.after {
+        After::Stopped => leave_off(qemu, revert, diary),
+        After::Resumed | After::Booted => take_over(qemu, revert, diary),
+    };
+    match result {
+        Ok(facts) => Outcome::Done(facts),
+        Err(error) => {
+            remove_overlays(qemu, revert);
+            let running = qemu.state(revert.launch.vm) == VmState::Running;
+            let code = match error {
+                RevertError::Load(_) | RevertError::Format(_) => Code::LoadFailed,
+                RevertError::Io(_) => Code::StorageFailed,
+                _ => Code::HypervisorFailed,
+            };
+            failed(
+                code,
+                &error,
+                Facts {
+                    running,
+                    ..Facts::default()
+                },
+            )
+        }
+    }
+}
+
+/// The machine will be off: there is nothing to make ready.
+fn leave_off(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Facts, RevertError> {
+    diary.note_durably(Note::Committed)?;
+    end_all(qemu, revert);
+    Ok(Facts {
+        switched: true,
+        ..Facts::default()
+    })
+}
+
+fn end_all(qemu: &Qemu, revert: &Revert) {
+    let vm = revert.launch.vm;
+    if let Some(old) = qemu.instance(vm) {
+        old.process().kill();
+    }
+    qemu.live.lock().expect("no holder panics").remove(&vm);
+    qemu.folder(vm).clear_instances(None);
+}
+
+fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Facts, RevertError> {
+    let vm = revert.launch.vm;
+    let folder = qemu.folder(vm);
+    if revert.after == After::Resumed {
+        check_memory(&folder, revert)?;
+    }
+    let new = make_ready(qemu, &folder, revert, diary)?;
+    let old = qemu.instance(vm);
+    let begun = Instant::now();
+    match switch(qemu, old.as_deref(), &new) {
+        Ok(()) => {}
+        Err(error) => {
+            new.process().kill();
+            if let Some(old) = &old {
+                old.process().go_on();
+            }
+            folder.clear_instances(old.as_ref().map(|old| old.number()));
+            return Err(error);
+        }
+    }
+    let pause_ms = begun.elapsed().as_millis() as u64;
+    folder.set_current(new.number());
+    diary.note(Note::Resumed { pause_ms })?;
+    if let Some(old) = old {
+        old.process().kill();
+    }
+    folder.clear_instances(Some(new.number()));
+    qemu.set_live(vm, Arc::new(new));
+    Ok(Facts {
+        switched: true,
+        running: true,
+        pause_ms: Some(pause_ms),
+        ..Facts::default()
+    })
+}
+
+/// Looks at the memory before anything is started or stopped.
+fn check_memory(folder: &Folder, revert: &Revert) -> Result<(), RevertError> {
+    let config = &revert.launch.config;
+    let file = File::open(folder.path().join(Folder::memory_name(revert.snapshot)))?;
+    Ok(Layout::read(&file)?.fits(&config.platform.machine, config.memory_bytes)?)
+}
+
+fn make_ready(
+    qemu: &Qemu,
+    folder: &Folder,
+    revert: &Revert,
+    diary: &mut dyn Diary,
+) -> Result<Instance, RevertError> {
+    let begin = match revert.after {
+        After::Resumed => Begin::Load,
+        After::Booted | After::Stopped => Begin::Held,
+    };
+    let instance = Instance::launch(folder, &revert.launch, &qemu.capabilities, begin)?;
+    let ready = diary
+        .note(Note::Launched {
+            instance: instance.number(),
+        })
+        .map_err(RevertError::from)
+        .and_then(|()| match begin {
+            Begin::Load => load(&instance, revert),
+            Begin::Run | Begin::Held => Ok(()),
+        });
+    if let Err(error) = ready {
+        instance.process().kill();
+        folder.clear_instances(folder.current());
+        return Err(error);
+    }
+    Ok(instance)
+}
+
+fn load(instance: &Instance, revert: &Revert) -> Result<(), RevertError> {
+    let qmp = instance.qmp();
+    let capabilities = |state| MigrateSetCapabilities {
+        capabilities: vec![Capability {
+            capability: "mapped-ram",
+            state,
+        }],
+    };
+    qmp.run(&capabilities(true))?;
+    let uri = format!("file:{}", Folder::memory_name(revert.snapshot));
+    qmp.run(&MigrateIncoming { uri })?;
+    loop {
+        let info = qmp.run(&QueryMigrate {}).map_err(|error| match error {
+            QmpError::Gone(_) => RevertError::Load("QEMU ended while it loaded".to_owned()),
+            other => other.into(),
+        })?;
+        match info.status {
+            Some(MigrationStatus::Completed) => break,
+            Some(MigrationStatus::Failed) => {
+                let why = info
+                    .error_desc
+                    .unwrap_or_else(|| "QEMU refused it".to_owned());
+                return Err(RevertError::Load(why));
+            }
+            _ => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    qmp.run(&capabilities(false))?;
+    Ok(())
+}
+
+/// Holds the old process and lets the new one run.
+fn switch(qemu: &Qemu, old: Option<&Instance>, new: &Instance) -> Result<(), RevertError> {
+    let armed = match old {
+        Some(old) => Some(qemu.watch.arm(Heal::GoOn {
+            old: old.process(),
+            new: new.process(),
+            socket: new.watch_socket(),
+        })?),
+        None => None,
+    };
+    if let Some(old) = old {
+        crate::steps::around("process hold", || old.process().hold());
+    }
+    new.qmp().run(&Cont {})?;
+    let state = new.qmp().run_state()?;
+    if state != "running" {
+        return Err(RevertError::DidNotRun(state));
+    }
+    armed.map_or(Ok(()), |armed| armed.disarm())?;
+    Ok(())
+}
+
+fn remove_overlays(qemu: &Qemu, revert: &Revert) {
+    for disk in &revert.launch.disks {
+        let _ = qemu.volume.remove(revert.launch.vm, disk.chain[0]);
+    }
+}
+
+/// After a crash: whichever process runs decides. If the new one ran, the revert happened.
+pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
+    let vm = revert.launch.vm;
+    let folder = qemu.folder(vm);
+    if notes.contains(&Note::Committed) {
+        end_all(qemu, revert);
+        return Outcome::Done(Facts {
+            switched: true,
+            ..Facts::default()
+        });
+    }
+    let pause_ms = notes.iter().find_map(|note| match note {
+        Note::Resumed { pause_ms } => Some(*pause_ms),
+        _ => None,
+    });
+    if let Some(new) = find_winner(&folder, notes) {
+        kill_all(&folder, |number| number != new.number());
+        folder.set_current(new.number());
+        folder.clear_instances(Some(new.number()));
+        qemu.set_live(vm, Arc::new(new));
+        return Outcome::Done(Facts {
+            switched: true,
+            running: true,
+            pause_ms,
+            ..Facts::default()
+        });
+    }
+    if pause_ms.is_some() {
+        // It ran, and ended by itself while nobody looked.
+        end_all(qemu, revert);
+        return Outcome::Done(Facts {
+            switched: true,
+            ..Facts::default()
+        });
+    }
+    let current = folder.current();
+    if let Some(old) = current.and_then(|number| Instance::recorded(&folder, number)) {
+        old.go_on();
+    }
+    folder.clear_instances(current);
+    remove_overlays(qemu, revert);
+    let running = qemu.state(vm) == VmState::Running;
+    let reason = Refusal::new(Code::Interrupted)
+        .detail("tintype ended before the reverted machine ran; it is as it was");
+    Outcome::Failed(
+        reason,
+        Facts {
+            running,
+            ..Facts::default()
+        },
+    )
+}
+
+/// The new process, if it runs; one that does not is ended.
+fn find_winner(folder: &Folder, notes: &[Note]) -> Option<Instance> {
+    let current = folder.current();
+    let is_new =
+        |number| notes.contains(&Note::Launched { instance: number }) || Some(number) > current;
+    let runs = |instance: &Instance| {
+        instance
+            .qmp()
+            .run_state()
+            .is_ok_and(|state| state == "running")
+    };
+    let new = folder
+        .numbers()
+        .into_iter()
+        .filter(|&number| is_new(number));
+    let winner = new
+        .filter_map(|number| Instance::adopt(folder, number).ok())
+        .find(runs);
+    let won = winner.as_ref().map(Instance::number);
+    kill_all(folder, |number| is_new(number) && Some(number) != won);
+    winner
+}
+
+fn kill_all(folder: &Folder, which: impl Fn(u32) -> bool) {
+    for number in folder.numbers().into_iter().filter(|&number| which(number)) {
+        if let Some(process) = Instance::recorded(folder, number) {
+            process.kill();
+        }
+    }
+}

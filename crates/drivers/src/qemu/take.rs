@@ -1,0 +1,502 @@
+//! Taking a snapshot of a running guest: the order of it, its undo, and what to do after a crash.
+//!
+//! ```text
+//!  prepare   overlays opened, descriptor handed over, data flushed ahead      guest runs
+//!  hold      watchdog armed, stop, switch all disks in one transaction,       guest stands still
+//!            start to save, wait until memory is write-protected, cont
+//!  save      memory written behind the guest's back, synced                   guest runs
+//! ```
+//! What is saved is memory of the instant of the switch, because nothing runs in between.
+
+use super::commands::{
+    BlockdevAdd, BlockdevDel, Capability, Cont, Migrate, MigrateCancel, MigrateSetCapabilities,
+    MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate, Stop, Transaction,
+};
+use super::instance::Instance;
+use super::launch::{layer_node, layer_options};
+use super::mapped_ram::{FormatError, Layout};
+use super::qmp::QmpError;
+use super::warm::warm;
+use super::watchdog::Heal;
+use super::{Folder, Qemu, failed};
+use crate::diary::{Diary, Note};
+use crate::hypervisor::Hypervisor;
+use crate::steps;
+use crate::volume::Volume;
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+use tintype_model::effect::{Facts, Outcome, TakeSnapshot};
+use tintype_model::refusal::Code;
+use tintype_model::vm::VmState;
+
+/// The number under which QEMU knows the memory file.
+const FDSET: u32 = 7;
+/// How long memory may take to be protected before the snapshot is given up.
+const ARMING: Duration = Duration::from_secs(3);
+/// Answers that take longer than this while memory is saved count as standstill.
+const PROMPT: Duration = Duration::from_millis(5);
+
+#[derive(Debug, thiserror::Error)]
+enum TakeError {
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("memory could not be saved: {0}")]
+    Save(String),
+    #[error("the guest is {0}, not running")]
+    NotRunning(String),
+}
+
+struct Shot<'a> {
+    take: &'a TakeSnapshot,
+    instance: &'a Instance,
+    folder: Folder,
+    facts: Facts,
+}
+
+pub(super) fn take(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> Outcome {
+    let Some(instance) = qemu.instance(take.vm) else {
+        return failed(Code::GuestLost, &"there is no process", Facts::default());
+    };
+    let folder = qemu.folder(take.vm);
+    let mut shot = Shot {
+        take,
+        instance: &instance,
+        folder,
+        facts: Facts::default(),
+    };
+    let result = shot.run(qemu, diary);
+    match result {
+        Ok(()) => shot.done(qemu),
+        Err(error) => shot.undo(qemu, &error),
+    }
+}
+
+impl Shot<'_> {
+    fn run(&mut self, qemu: &Qemu, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        let state = self.instance.qmp().run_state()?;
+        if state != "running" {
+            return Err(TakeError::NotRunning(state));
+        }
+        self.open_overlays()?;
+        let memory = if self.take.memory {
+            Some(self.prepare_memory(diary)?)
+        } else {
+            None
+        };
+        self.flush_ahead();
+        self.hold(qemu, diary)?;
+        if let Some(memory) = memory {
+            let stalled = self.wait_for_save(diary)?;
+            self.finish_memory(&memory, stalled, diary)?;
+        }
+        Ok(())
+    }
+
+    fn open_overlays(&self) -> Result<(), TakeError> {
+        for disk in &self.take.disks {
+            let mut options = layer_options(disk.overlay_file(), true, None);
+            options["backing"] = serde_json::Value::Null;
+            self.instance.qmp().run(&BlockdevAdd(options))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the memory file ourselves: a file that QEMU opens by name it also closes, on its main
+    /// loop, which stands still until the filesystem has found room for everything.
+    fn prepare_memory(&self, diary: &mut dyn Diary) -> Result<File, TakeError> {
+        warm(self.instance, self.take.memory_bytes, |fraction| {
+            diary.tell("touching memory ahead", fraction);
+        })?;
+        let path = self.memory_path();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        // QEMU takes only a descriptor that is opened as it would have opened the file.
+        let theirs = steps::around("file create memory", || options.open(&path))?;
+        self.folder.give(&path)?;
+        self.folder.sync()?;
+        self.instance.give(theirs.as_fd(), FDSET)?;
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        self.switch_capabilities(true)?;
+        self.instance
+            .qmp()
+            .run(&MigrateSetParameters { max_bandwidth: 0 })?;
+        Ok(file)
+    }
+
+    fn memory_path(&self) -> PathBuf {
+        self.folder
+            .path()
+            .join(Folder::memory_name(self.take.snapshot))
+    }
+
+    fn switch_capabilities(&self, state: bool) -> Result<(), QmpError> {
+        let capabilities = ["background-snapshot", "mapped-ram"]
+            .map(|capability| Capability { capability, state })
+            .to_vec();
+        self.instance
+            .qmp()
+            .run(&MigrateSetCapabilities { capabilities })
+            .map(drop)
+    }
+
+    /// `stop` flushes every disk; what is flushed before need not be waited for then.
+    fn flush_ahead(&self) {
+        for disk in &self.take.disks {
+            if let Ok(file) = File::open(self.folder.path().join(disk.active.name())) {
+                let _ = file.sync_data();
+            }
+        }
+    }
+
+    fn hold(&mut self, qemu: &Qemu, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        let qmp = self.instance.qmp();
+        let armed = qemu.watch.arm(Heal::Resume {
+            socket: self.instance.watch_socket(),
+        })?;
+        diary.note(Note::Stopping { at_ms: now_ms() })?;
+        let begun = Instant::now();
+        qmp.run(&Stop {})?;
+        let held = self.switch_and_protect(diary);
+        let resumed = qmp.run(&Cont {});
+        let pause_ms = elapsed_ms(begun.elapsed());
+        self.facts.pause_ms = Some(pause_ms);
+        diary.note(Note::Resumed { pause_ms })?;
+        let undisturbed = armed.disarm();
+        held?;
+        resumed?;
+        Ok(undisturbed?)
+    }
+
+    fn switch_and_protect(&mut self, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        let qmp = self.instance.qmp();
+        let actions = self.take.disks.iter().map(|disk| {
+            let (node, overlay) = (layer_node(disk.active.id), layer_node(disk.overlay));
+            json!({ "type": "blockdev-snapshot", "data": { "node": node, "overlay": overlay } })
+        });
+        qmp.run(&Transaction {
+            actions: actions.collect(),
+        })?;
+        self.facts.switched = true;
+        diary.note(Note::Switched)?;
+        if self.take.memory {
+            qmp.run(&Migrate {
+                uri: format!("file:/dev/fdset/{FDSET}"),
+            })?;
+            self.wait_until_protected()?;
+            diary.note(Note::Armed)?;
+        }
+        Ok(())
+    }
+
+    /// The first saved page proves that all memory is write-protected; the status alone does not.
+    fn wait_until_protected(&self) -> Result<(), TakeError> {
+        let until = Instant::now() + ARMING;
+        loop {
+            let info = self.instance.qmp().run(&QueryMigrate {})?;
+            check_save(&info)?;
+            if info.ram.is_some_and(|ram| ram.normal + ram.duplicate > 0) {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(TakeError::Save(
+                    "memory was not protected in time".to_owned(),
+                ));
+            }
+            thread::sleep(Duration::from_micros(300));
+        }
+    }
+
+    /// Waits for the end of the save; answers how long QEMU did not answer meanwhile.
+    fn wait_for_save(&self, diary: &mut dyn Diary) -> Result<Duration, TakeError> {
+        let mut stalled = Duration::ZERO;
+        loop {
+            let asked = Instant::now();
+            let info = self.instance.qmp().run(&QueryMigrate {})?;
+            let took = asked.elapsed();
+            if took > PROMPT {
+                stalled += took;
+            }
+            check_save(&info)?;
+            if info.status == Some(MigrationStatus::Completed) {
+                return Ok(stalled);
+            }
+            if let Some(ram) = info.ram.filter(|ram| ram.total > 0) {
+                diary.tell("saving memory", ram.transferred as f64 / ram.total as f64);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Syncs before QEMU closes its copy of the descriptor: otherwise the close does, on the main
+    /// loop.
+    fn finish_memory(
+        &mut self,
+        file: &File,
+        stalled: Duration,
+        diary: &mut dyn Diary,
+    ) -> Result<(), TakeError> {
+        steps::around("file sync memory", || file.sync_data())?;
+        let asked = Instant::now();
+        self.instance.take_back(FDSET);
+        let closing = asked.elapsed();
+        let closing = if closing > PROMPT {
+            closing
+        } else {
+            Duration::ZERO
+        };
+        self.switch_capabilities(false)?;
+        let pause_ms = self.facts.pause_ms.unwrap_or(0) + elapsed_ms(stalled + closing);
+        tracing::debug!(
+            held = self.facts.pause_ms,
+            ?stalled,
+            ?closing,
+            "memory saved"
+        );
+        self.facts.pause_ms = Some(pause_ms);
+        self.seal_memory(file)?;
+        diary.note_durably(Note::Saved {
+            memory_bytes: self.facts.memory_bytes,
+            pause_ms,
+        })?;
+        Ok(())
+    }
+
+    /// Makes the file one that any QEMU loads, and puts it on disk.
+    fn seal_memory(&mut self, file: &File) -> Result<(), TakeError> {
+        let layout = Layout::read(file)?;
+        layout.fill_bitmaps(file)?;
+        steps::around("file sync memory", || file.sync_all())?;
+        self.folder.sync()?;
+        self.facts.memory_bytes = file.metadata()?.blocks() * 512;
+        Ok(())
+    }
+
+    fn done(mut self, qemu: &Qemu) -> Outcome {
+        self.facts.running = true;
+        self.facts.switched = true;
+        for disk in &self.take.disks {
+            if let Ok(size) = qemu.volume.allocated_bytes(self.take.vm, disk.active) {
+                self.facts.sizes.insert(disk.active.id, size);
+            }
+        }
+        Outcome::Done(self.facts)
+    }
+
+    /// Leaves the guest running and nothing of the memory behind. Disks that were switched stay
+    /// switched: the layer beneath is merged later.
+    fn undo(mut self, qemu: &Qemu, error: &TakeError) -> Outcome {
+        let qmp = self.instance.qmp();
+        if self.take.memory {
+            self.discard_memory();
+        }
+        if !self.facts.switched {
+            for disk in &self.take.disks {
+                let _ = qmp.run(&BlockdevDel {
+                    node_name: layer_node(disk.overlay),
+                });
+                let _ = qemu.volume.remove(self.take.vm, disk.overlay_file());
+            }
+        }
+        if qmp.run_state().is_ok_and(|state| state == "paused") {
+            let _ = qmp.run(&Cont {});
+        }
+        self.facts.running = qemu.state(self.take.vm) == VmState::Running;
+        let code = match error {
+            TakeError::Io(_) => Code::StorageFailed,
+            TakeError::NotRunning(_) => Code::VmNotRunning,
+            _ if !self.instance.is_alive() => Code::GuestLost,
+            _ => Code::HypervisorFailed,
+        };
+        failed(code, error, self.facts)
+    }
+
+    fn discard_memory(&self) {
+        let qmp = self.instance.qmp();
+        let _ = qmp.run(&MigrateCancel {});
+        let until = Instant::now() + ARMING;
+        while Instant::now() < until && qmp.run(&QueryMigrate {}).is_ok_and(|info| is_saving(&info))
+        {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.instance.take_back(FDSET);
+        let _ = self.switch_capabilities(false);
+        let _ = self
+            .folder
+            .remove_file(&Folder::memory_name(self.take.snapshot));
+    }
+
+    /// What a dead tintype left: which disks are switched, by asking.
+    fn look(&mut self) -> Result<bool, QmpError> {
+        let Some(disk) = self.take.disks.first() else {
+            return Ok(true);
+        };
+        let overlay = disk.overlay_file().name();
+        let chain = self.instance.chain_with(&overlay)?;
+        self.facts.switched = chain.is_some();
+        Ok(self.facts.switched)
+    }
+}
+
+/// After a crash: the guest's memory is good if it was protected before it ran on; what is left to
+/// do is to wait for it and to sync. Disks that were switched are a snapshot by themselves.
+pub(super) fn recover(
+    qemu: &Qemu,
+    take: &TakeSnapshot,
+    notes: &[Note],
+    diary: &mut dyn Diary,
+) -> Outcome {
+    let folder = qemu.folder(take.vm);
+    let Some(instance) = qemu.instance(take.vm) else {
+        return without_guest(qemu, take, notes);
+    };
+    let mut shot = Shot {
+        take,
+        instance: &instance,
+        folder,
+        facts: Facts::default(),
+    };
+    let result = shot.pick_up(notes, diary);
+    match result {
+        Ok(()) => shot.done(qemu),
+        Err(error) => match shot.undo(qemu, &error) {
+            Outcome::Failed(reason, facts) => Outcome::Failed(
+                tintype_model::Refusal {
+                    code: Code::Interrupted,
+                    ..reason
+                },
+                facts,
+            ),
+            other => other,
+        },
+    }
+}
+
+impl Shot<'_> {
+    fn pick_up(&mut self, notes: &[Note], diary: &mut dyn Diary) -> Result<(), TakeError> {
+        if !self.look()? {
+            return Err(TakeError::Save(
+                "it was interrupted before the disks were switched".into(),
+            ));
+        }
+        if self.instance.qmp().run_state()? == "paused" {
+            self.instance.qmp().run(&Cont {})?;
+        }
+        self.facts.pause_ms = pause_from(notes);
+        if !self.take.memory {
+            return Ok(());
+        }
+        let saved = notes.iter().find_map(|note| match note {
+            Note::Saved {
+                memory_bytes,
+                pause_ms,
+            } => Some((*memory_bytes, *pause_ms)),
+            _ => None,
+        });
+        if let Some((memory_bytes, pause_ms)) = saved {
+            self.facts.memory_bytes = memory_bytes;
+            self.facts.pause_ms = Some(pause_ms);
+            return Ok(());
+        }
+        if !notes.contains(&Note::Armed) {
+            return Err(TakeError::Save(
+                "it was interrupted before memory was protected".into(),
+            ));
+        }
+        let stalled = self.wait_for_save(diary)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.memory_path())?;
+        self.finish_memory(&file, stalled, diary)
+    }
+}
+
+/// The guest is gone as well. Layers that it may have written to are kept; memory that is not
+/// known to be on disk is not.
+fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
+    let folder = qemu.folder(take.vm);
+    let overlays = take.disks.iter().map(|disk| disk.overlay_file());
+    let switched = notes
+        .iter()
+        .any(|note| matches!(note, Note::Stopping { .. }))
+        && overlays
+            .clone()
+            .all(|file| qemu.volume.exists(take.vm, file));
+    let mut facts = Facts {
+        switched,
+        pause_ms: pause_from(notes),
+        ..Facts::default()
+    };
+    if !switched {
+        for overlay in overlays {
+            let _ = qemu.volume.remove(take.vm, overlay);
+        }
+    }
+    let saved = notes.iter().find_map(|note| match note {
+        Note::Saved { memory_bytes, .. } => Some(*memory_bytes),
+        _ => None,
+    });
+    match saved {
+        Some(memory_bytes) if switched => {
+            facts.memory_bytes = memory_bytes;
+            Outcome::Done(facts)
+        }
+        None if switched && !take.memory => Outcome::Done(facts),
+        _ => {
+            let _ = folder.remove_file(&Folder::memory_name(take.snapshot));
+            failed(
+                Code::Interrupted,
+                &"the guest's process ended meanwhile",
+                facts,
+            )
+        }
+    }
+}
+
+fn pause_from(notes: &[Note]) -> Option<u64> {
+    notes.iter().find_map(|note| match note {
+        Note::Resumed { pause_ms } => Some(*pause_ms),
+        _ => None,
+    })
+}
+
+fn check_save(info: &MigrationInfo) -> Result<(), TakeError> {
+    match info.status {
+        Some(
+            MigrationStatus::Failed | MigrationStatus::Cancelled | MigrationStatus::Cancelling,
+        ) => {
+            let why = info
+                .error_desc
+                .clone()
+                .unwrap_or_else(|| "it was given up".to_owned());
+            Err(TakeError::Save(why))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_saving(info: &MigrationInfo) -> bool {
+    matches!(
+        info.status,
+        Some(MigrationStatus::Setup | MigrationStatus::Active | MigrationStatus::Cancelling)
+    )
+}
+
+fn elapsed_ms(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |elapsed| elapsed.as_millis() as u64)
+}

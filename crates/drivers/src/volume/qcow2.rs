@@ -1,0 +1,293 @@
+//! Layers as qcow2 files in a folder of the machine, worked on with qemu-img.
+
+use super::{Volume, VolumeError};
+use crate::qemu::GuestUser;
+use crate::steps;
+use rustix::fs::{SeekFrom, seek};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use tintype_model::VmId;
+use tintype_model::effect::{NewDisk, Source};
+use tintype_model::layer::LayerFile;
+
+/// Subclusters make copy-on-write as small as a page.
+const LAYOUT: &str = "extended_l2=on,cluster_size=128k,lazy_refcounts=off";
+/// What is copied at once, in bytes.
+const CHUNK: usize = 1 << 20;
+
+/// Layers as files below `root`, in a folder for each machine.
+#[derive(Clone, Debug)]
+pub struct Qcow2 {
+    root: PathBuf,
+    user: Option<GuestUser>,
+}
+
+impl Qcow2 {
+    /// Layers below `root` that belong to `user`.
+    pub fn new(root: PathBuf, user: Option<GuestUser>) -> Self {
+        Self { root, user }
+    }
+
+    fn folder(&self, vm: VmId) -> PathBuf {
+        self.root.join(vm.to_string())
+    }
+
+    fn path(&self, vm: VmId, layer: LayerFile) -> PathBuf {
+        self.folder(vm).join(layer.name())
+    }
+
+    /// Hands a new file to who guests run as, and puts it and its name on disk.
+    fn settle(&self, vm: VmId, path: &Path) -> Result<(), VolumeError> {
+        let settle = || {
+            if let Some(user) = self.user {
+                user.own(path)?;
+            }
+            File::open(path)?.sync_all()?;
+            File::open(self.folder(vm))?.sync_all()
+        };
+        settle().map_err(|e| failure("settling", path, e))
+    }
+
+    /// Copies a file of the host in, for a machine to keep.
+    ///
+    /// # Errors
+    /// When either file fails.
+    pub fn copy_in(&self, vm: VmId, from: &Path, name: &str) -> Result<(), VolumeError> {
+        let to = self.folder(vm).join(name);
+        steps::around("file copy in", || copy(from, &to))
+            .map_err(|e| failure("copying", from, e))?;
+        self.settle(vm, &to)
+    }
+
+    /// Runs qemu-img in the machine's folder; kills it when asked to give way.
+    fn image(&self, vm: VmId, args: &[&str], give_way: &AtomicBool) -> Result<(), VolumeError> {
+        let what = args.first().copied().unwrap_or_default();
+        steps::around(&format!("file qemu-img {what}"), || {
+            let mut child = Command::new("qemu-img")
+                .args(args)
+                .current_dir(self.folder(vm))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .map_err(|e| failure("starting qemu-img in", &self.folder(vm), e))?;
+            loop {
+                match child.try_wait() {
+                    Ok(None) if give_way.load(Ordering::SeqCst) => {
+                        let _ = child.kill();
+                        let _ = child.wait();
+                        return Err(VolumeError::Yielded);
+                    }
+                    Ok(None) => thread::sleep(Duration::from_millis(2)),
+                    Ok(Some(status)) if status.success() => return Ok(()),
+                    Ok(Some(_)) | Err(_) => break,
+                }
+            }
+            let output = child
+                .wait_with_output()
+                .map_err(|e| failure("waiting in", &self.root, e))?;
+            let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(VolumeError::Tool(format!("qemu-img {what}: {text}")))
+        })
+    }
+
+    fn must(&self, vm: VmId, args: &[&str]) -> Result<(), VolumeError> {
+        self.image(vm, args, &AtomicBool::new(false))
+    }
+}
+
+impl Volume for Qcow2 {
+    fn prepare(&self, vm: VmId) -> Result<(), VolumeError> {
+        let folder = self.folder(vm);
+        let prepare = || {
+            fs::create_dir_all(&folder)?;
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+            self.user.map_or(Ok(()), |user| user.own(&folder))?;
+            File::open(&self.root)?.sync_all()
+        };
+        steps::around("file make folder", prepare).map_err(|e| failure("making", &folder, e))
+    }
+
+    fn create(&self, vm: VmId, disk: &NewDisk) -> Result<(), VolumeError> {
+        let path = self.path(vm, disk.layer);
+        match &disk.source {
+            Source::Empty => {
+                let (name, size) = (disk.layer.name(), disk.size_bytes.to_string());
+                self.must(
+                    vm,
+                    &["create", "-q", "-f", "qcow2", "-o", LAYOUT, &name, &size],
+                )?;
+            }
+            Source::File(from) => {
+                let from = Path::new(from);
+                steps::around("file copy in", || copy(from, &path))
+                    .map_err(|e| failure("copying", from, e))?;
+            }
+            Source::FirmwareTemplate => {
+                let Some((_, vars)) = crate::qemu::firmware_files() else {
+                    return Err(VolumeError::Tool(
+                        "no UEFI firmware is installed".to_owned(),
+                    ));
+                };
+                let name = disk.layer.name();
+                self.must(
+                    vm,
+                    &["convert", "-q", "-f", "raw", "-O", "qcow2", vars, &name],
+                )?;
+            }
+        }
+        self.settle(vm, &path)
+    }
+
+    fn overlay(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError> {
+        let (name, beneath, format) = (layer.name(), on.name(), on.format.as_str());
+        let args = [
+            "create", "-q", "-f", "qcow2", "-o", LAYOUT, "-b", &beneath, "-F", format, &name,
+        ];
+        self.must(vm, &args)?;
+        self.settle(vm, &self.path(vm, layer))
+    }
+
+    fn remove(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError> {
+        let path = self.path(vm, layer);
+        match steps::around("file remove layer", || fs::remove_file(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failure("removing", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn merge(
+        &self,
+        vm: VmId,
+        child: LayerFile,
+        into: LayerFile,
+        give_way: &AtomicBool,
+    ) -> Result<(), VolumeError> {
+        let (child_name, into_name) = (child.name(), into.name());
+        let args = [
+            "commit",
+            "-q",
+            "-d",
+            "-f",
+            "qcow2",
+            "-b",
+            &into_name,
+            &child_name,
+        ];
+        self.image(vm, &args, give_way)?;
+        File::open(self.path(vm, into))
+            .and_then(|file| file.sync_all())
+            .map_err(|e| failure("syncing", &self.path(vm, into), e))
+    }
+
+    fn fold(
+        &self,
+        vm: VmId,
+        top: LayerFile,
+        base: LayerFile,
+        fresh: LayerFile,
+        give_way: &AtomicBool,
+    ) -> Result<(), VolumeError> {
+        let (from, to) = (self.path(vm, top), self.path(vm, fresh));
+        steps::around("file copy layer", || copy(&from, &to))
+            .map_err(|e| failure("copying", &from, e))?;
+        let (name, beneath, format) = (fresh.name(), base.name(), base.format.as_str());
+        let args = [
+            "rebase", "-q", "-f", "qcow2", "-b", &beneath, "-F", format, &name,
+        ];
+        if let Err(error) = self.image(vm, &args, give_way) {
+            self.remove(vm, fresh)?;
+            return Err(error);
+        }
+        self.settle(vm, &to)
+    }
+
+    fn relink(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError> {
+        let (name, beneath, format) = (layer.name(), on.name(), on.format.as_str());
+        self.must(
+            vm,
+            &[
+                "rebase", "-q", "-u", "-f", "qcow2", "-b", &beneath, "-F", format, &name,
+            ],
+        )
+    }
+
+    fn exists(&self, vm: VmId, layer: LayerFile) -> bool {
+        self.path(vm, layer).exists()
+    }
+
+    fn allocated_bytes(&self, vm: VmId, layer: LayerFile) -> Result<u64, VolumeError> {
+        let path = self.path(vm, layer);
+        let meta = fs::metadata(&path).map_err(|e| failure("measuring", &path, e))?;
+        Ok(meta.blocks() * 512)
+    }
+}
+
+fn failure(what: &str, path: &Path, source: io::Error) -> VolumeError {
+    VolumeError::Io {
+        what: format!("{what} {}", path.display()),
+        source,
+    }
+}
+
+/// Copies a file: by sharing its blocks where the filesystem can, else what of it is data.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let target = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(to)?;
+    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(());
+    }
+    let length = source.metadata()?.len();
+    target.set_len(length)?;
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < length {
+        let from = match seek(&source, SeekFrom::Data(at)) {
+            Ok(from) => from,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(&source, SeekFrom::Hole(from))?.min(length);
+        at = from;
+        while at < end {
+            let most = buffer.len().min(usize::try_from(end - at).unwrap_or(CHUNK));
+            source.read_exact_at(&mut buffer[..most], at)?;
+            target.write_all_at(&buffer[..most], at)?;
+            at += most as u64;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::copy;
+    use std::fs;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn a_copy_is_equal_and_as_sparse() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let file = fs::File::create(&from).unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(b"first", 0).unwrap();
+        file.write_all_at(b"last", (64 << 20) - 4).unwrap();
+        copy(&from, &to).unwrap();
+        assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());
+        assert!(fs::metadata(&to).unwrap().blocks() < 64);
+    }
+}

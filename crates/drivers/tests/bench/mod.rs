@@ -1,0 +1,321 @@
+//! A bench for drivers: a host, and machines on it that are driven as agent and server do it,
+//! with their timelines kept by the model alone.
+#![allow(unreachable_pub, missing_docs, dead_code)]
+
+pub mod qemu;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use tintype_drivers::diary::Scrap;
+use tintype_drivers::fake::Fake;
+use tintype_drivers::{Hypervisor, Volume};
+use tintype_model::change::Change;
+use tintype_model::config::{Config, Disk, Firmware, Kernel, Role};
+use tintype_model::effect::{Effect, Facts, NewDisk, Outcome, Source};
+use tintype_model::layer::{Format, Layer, LayerFile};
+use tintype_model::operation::{
+    Command, CreateSnapshot, DeleteSnapshots, Event, Operation, Phase, Power, RevertTo, Scene,
+    StopVm, accept, step,
+};
+use tintype_model::reclaim;
+use tintype_model::refusal::Code;
+use tintype_model::snapshot::Kind;
+use tintype_model::timeline::Timeline;
+use tintype_model::tree::Scope;
+use tintype_model::vm::{Vm, VmState};
+use tintype_model::{DiskId, LayerId, Moment, OperationId, Refusal, SnapshotId, VmId};
+use uuid::Uuid;
+
+pub const DISK_BYTES: u64 = 64 << 20;
+pub const MEMORY_BYTES: u64 = 192 << 20;
+
+/// What a guest remembers: a number in RAM, and one on each disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    pub ram: u64,
+    pub disks: Vec<u64>,
+}
+
+/// A host that machines run on, real or not.
+pub trait Host {
+    fn hypervisor(&self) -> &dyn Hypervisor;
+    fn volume(&self) -> &dyn Volume;
+    /// Makes what a machine boots from.
+    fn make_boot_files(&self, vm: VmId);
+    /// Waits until a guest has booted.
+    fn wait_until_up(&self, vm: VmId);
+    /// Has a guest write a number to RAM and to each disk.
+    fn write(&self, vm: VmId, number: u64);
+    /// Asks a guest for its numbers.
+    fn read(&self, vm: VmId) -> Remembered;
+    fn damage_memory(&self, vm: VmId, snapshot: SnapshotId);
+    /// The files that a guest's disks are made of, topmost first.
+    fn chains(&self, vm: VmId) -> Vec<Vec<String>>;
+}
+
+impl Host for Fake {
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        self
+    }
+
+    fn volume(&self) -> &dyn Volume {
+        self
+    }
+
+    fn make_boot_files(&self, _vm: VmId) {}
+
+    fn wait_until_up(&self, _vm: VmId) {}
+
+    fn write(&self, vm: VmId, number: u64) {
+        self.write_ram(vm, 0, number);
+        self.write_disks(vm, 0, number);
+    }
+
+    fn read(&self, vm: VmId) -> Remembered {
+        Remembered { ram: self.read_ram(vm, 0), disks: self.read_disks(vm, 0) }
+    }
+
+    fn damage_memory(&self, vm: VmId, snapshot: SnapshotId) {
+        Fake::damage_memory(self, vm, snapshot);
+    }
+
+    fn chains(&self, vm: VmId) -> Vec<Vec<String>> {
+        let name = |id| LayerFile { id, format: Format::Qcow2 }.name();
+        let chains = Fake::chains(self, vm).into_iter();
+        chains.map(|chain| chain.into_iter().map(name).collect()).collect()
+    }
+}
+
+pub struct Bench<H: Host> {
+    pub host: H,
+    timelines: RefCell<BTreeMap<VmId, Timeline>>,
+}
+
+impl<H: Host> Bench<H> {
+    pub fn new(host: H) -> Self {
+        Self { host, timelines: RefCell::default() }
+    }
+
+    /// A machine with two disks that runs.
+    pub fn running(&self) -> VmId {
+        let vm = self.create(2);
+        done(self.run(vm, Command::StartVm));
+        self.host.wait_until_up(vm);
+        vm
+    }
+
+    pub fn create(&self, disks: usize) -> VmId {
+        let vm = VmId(Uuid::new_v4());
+        self.host.volume().prepare(vm).unwrap();
+        self.host.make_boot_files(vm);
+        let disk = |_| Disk {
+            id: DiskId(Uuid::new_v4()),
+            size_bytes: DISK_BYTES,
+            role: Role::Data,
+        };
+        let disks: Vec<Disk> = (0..disks).map(disk).collect();
+        let mut timeline = Timeline::of(self.machine(vm, disks.clone()));
+        for disk in disks {
+            let layer = LayerFile { id: LayerId(Uuid::new_v4()), format: Format::Qcow2 };
+            let source = Source::Empty;
+            let new = NewDisk { disk: disk.id, layer, size_bytes: DISK_BYTES, source };
+            self.host.volume().create(vm, &new).unwrap();
+            timeline.apply(&Change::LayerAdded(Layer {
+                id: layer.id,
+                disk: disk.id,
+                parent: None,
+                format: layer.format,
+                rank: 0,
+                size_bytes: 0,
+            }));
+            timeline.apply(&Change::DiskActive { disk: disk.id, layer: layer.id });
+        }
+        self.timelines.borrow_mut().insert(vm, timeline);
+        vm
+    }
+
+    fn machine(&self, id: VmId, disks: Vec<Disk>) -> Vm {
+        let config = Config {
+            vcpus: 1,
+            memory_bytes: MEMORY_BYTES,
+            firmware: Firmware::Bios,
+            kernel: Some(Kernel { initrd: true, append: "console=ttyS0 quiet".into() }),
+            nics: Vec::new(),
+            disks,
+            platform: self.host.hypervisor().capabilities().platform.clone(),
+        };
+        Vm {
+            id,
+            name: "bench".into(),
+            state: VmState::Stopped,
+            config,
+            generation: Uuid::new_v4(),
+            current: None,
+            operation: None,
+            reclaim: None,
+            created_at: Moment(0),
+        }
+    }
+
+    pub fn timeline(&self, vm: VmId) -> Timeline {
+        self.timelines.borrow()[&vm].clone()
+    }
+
+    pub fn stop(&self, vm: VmId) -> Outcome {
+        self.run(vm, Command::StopVm(StopVm { force: true }))
+    }
+
+    pub fn take(&self, vm: VmId, kind: Kind) -> (SnapshotId, Outcome) {
+        let snapshot = SnapshotId(Uuid::new_v4());
+        let name = Some(snapshot.to_string());
+        let create = CreateSnapshot { snapshot, name, description: String::new(), kind };
+        (snapshot, self.run(vm, Command::CreateSnapshot(create)))
+    }
+
+    /// Takes a snapshot that has to succeed.
+    pub fn taken(&self, vm: VmId, kind: Kind) -> SnapshotId {
+        let (snapshot, outcome) = self.take(vm, kind);
+        done(outcome);
+        snapshot
+    }
+
+    pub fn revert(&self, vm: VmId, snapshot: SnapshotId, power: Power) -> Outcome {
+        let to = RevertTo::new(&self.timeline(vm).snapshots[&snapshot], power);
+        let outcome = self.run(vm, Command::RevertTo(to));
+        if self.timeline(vm).vm.state == VmState::Running {
+            self.host.wait_until_up(vm);
+        }
+        outcome
+    }
+
+    pub fn delete(&self, vm: VmId, scope: Scope) -> Outcome {
+        self.run(vm, Command::DeleteSnapshots(DeleteSnapshots { scope }))
+    }
+
+    /// Works on layers until there is nothing left to do; says how much there was.
+    pub fn settle(&self, vm: VmId) -> usize {
+        for count in 0.. {
+            let timeline = self.timeline(vm);
+            if timeline.vm.state == VmState::Running {
+                self.assert_same_chains(vm);
+            }
+            let Some(work) = reclaim::next(&timeline, &mut Uuid::new_v4) else { return count };
+            let outcome = self.host.hypervisor().reclaim(vm, &work, &AtomicBool::new(false));
+            let Outcome::Done(facts) = outcome else { panic!("{work:?}: {outcome:?}") };
+            self.apply(vm, &work.conclude(&timeline, &facts));
+            assert_eq!(self.timeline(vm).flaw(), None);
+        }
+        unreachable!("there is an end to it")
+    }
+
+    /// What the hypervisor has open is what is recorded.
+    fn assert_same_chains(&self, vm: VmId) {
+        let timeline = self.timeline(vm);
+        let tops = timeline.active.values();
+        let mut recorded: Vec<Vec<String>> = tops
+            .map(|&top| timeline.chain(top).iter().map(LayerFile::name).collect())
+            .collect();
+        let mut open = self.host.chains(vm);
+        recorded.sort();
+        open.sort();
+        assert_eq!(open, recorded);
+    }
+
+    /// Runs a command as server and agent do, and records what follows.
+    pub fn run(&self, vm: VmId, command: Command) -> Outcome {
+        let mut operation = self.accept(vm, command);
+        self.step(&mut operation, Event::Begin);
+        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!("no effect") };
+        let outcome = self.perform(&effect, &mut Scrap::default());
+        self.step(&mut operation, Event::Performed(outcome.clone()));
+        let timeline = self.timeline(vm);
+        assert_eq!(timeline.flaw(), None);
+        assert_eq!(timeline.vm.operation, None);
+        outcome
+    }
+
+    pub fn accept(&self, vm: VmId, command: Command) -> Operation {
+        let capabilities = self.host.hypervisor().capabilities();
+        let id = OperationId(Uuid::new_v4());
+        let changes = accept(&self.timeline(vm), id, &command, capabilities, Moment(0)).unwrap();
+        self.apply(vm, &changes);
+        let phase = Phase::Waiting;
+        let created_at = Moment(0);
+        Operation { id, vm, snapshot: None, command, phase, created_at, ended_at: None }
+    }
+
+    /// What an agent does with an effect.
+    pub fn perform(&self, effect: &Effect, diary: &mut Scrap) -> Outcome {
+        let hypervisor = self.host.hypervisor();
+        let overlays = match effect {
+            Effect::TakeSnapshot(take) => {
+                take.disks.iter().map(|disk| (disk.overlay_file(), disk.active)).collect()
+            }
+            Effect::Revert(revert) => {
+                revert.launch.disks.iter().map(|disk| (disk.chain[0], disk.chain[1])).collect()
+            }
+            _ => Vec::new(),
+        };
+        for &(overlay, on) in &overlays {
+            if let Err(error) = self.host.volume().overlay(effect.vm(), overlay, on) {
+                for (overlay, _) in overlays {
+                    self.host.volume().remove(effect.vm(), overlay).unwrap();
+                }
+                let running = hypervisor.state(effect.vm()) == VmState::Running;
+                let reason = Refusal::new(Code::StorageFailed).detail(error.to_string());
+                return Outcome::Failed(reason, Facts { running, ..Facts::default() });
+            }
+        }
+        match effect {
+            Effect::StartVm(launch) => hypervisor.start(launch),
+            Effect::StopVm(stop) => hypervisor.stop(stop),
+            Effect::TakeSnapshot(take) if !take.running => {
+                Outcome::Done(Facts { switched: true, ..Facts::default() })
+            }
+            Effect::TakeSnapshot(take) => hypervisor.take(take, diary),
+            Effect::Revert(revert) => hypervisor.revert(revert, diary),
+            Effect::RemoveMemory { vm, snapshots } => hypervisor.remove_memory(*vm, snapshots),
+            Effect::DeleteVm { vm } => hypervisor.remove(*vm),
+            Effect::CreateVm(_) | Effect::Reclaim { .. } => unreachable!("not done here"),
+        }
+    }
+
+    pub fn step(&self, operation: &mut Operation, event: Event) {
+        let timeline = self.timeline(operation.vm);
+        let scene = Scene { timeline: &timeline, at: Moment(0), fresh: &mut Uuid::new_v4 };
+        let step = step(operation, scene, event);
+        operation.phase = step.phase;
+        self.apply(operation.vm, &step.changes);
+    }
+
+    pub fn apply(&self, vm: VmId, changes: &[Change]) {
+        let mut timelines = self.timelines.borrow_mut();
+        let timeline = timelines.get_mut(&vm).unwrap();
+        for change in changes {
+            timeline.apply(change);
+        }
+    }
+}
+
+impl<H: Host> Drop for Bench<H> {
+    fn drop(&mut self) {
+        for &vm in self.timelines.borrow().keys() {
+            self.host.hypervisor().remove(vm);
+        }
+    }
+}
+
+pub fn done(outcome: Outcome) -> Facts {
+    match outcome {
+        Outcome::Done(facts) => facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn failed(outcome: Outcome) -> (Code, Facts) {
+    match outcome {
+        Outcome::Failed(reason, facts) => (reason.code, facts),
+        other => panic!("{other:?}"),
+    }
+}

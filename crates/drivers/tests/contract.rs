@@ -1,0 +1,189 @@
+//! The contract of a host: what every hypervisor and volume keep. The fake one and the real one
+//! (QEMU and qcow2, with a guest that runs) pass the same cases.
+
+mod bench;
+
+use bench::qemu::QemuHost;
+use bench::{Bench, Host, Remembered, done, failed};
+use tintype_drivers::fake::Fake;
+use tintype_model::layer::DEPTH_MOST;
+use tintype_model::operation::{Command, Power};
+use tintype_model::refusal::Code;
+use tintype_model::snapshot::Kind;
+use tintype_model::tree::Scope;
+use tintype_model::vm::VmState;
+
+fn both(number: u64) -> Remembered {
+    Remembered { ram: number, disks: vec![number, number] }
+}
+
+/// C2, E5, E17: memory and disks of one instant come back, and the guest goes on from there; from
+/// running and from off.
+fn memory_and_disks_come_back(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let one = bench.taken(vm, Kind::DiskAndMemory);
+    bench.host.write(vm, 2);
+    let before = bench.timeline(vm).vm.generation;
+    done(bench.revert(vm, one, Power::AsTaken));
+    assert_eq!(bench.host.read(vm), both(1));
+    assert_ne!(bench.timeline(vm).vm.generation, before);
+    done(bench.stop(vm));
+    done(bench.revert(vm, one, Power::AsTaken));
+    assert_eq!(bench.host.read(vm), both(1));
+    assert_eq!(bench.timeline(vm).vm.current, Some(one));
+}
+
+/// E6, E18, R3, R15: a snapshot of disks leaves the machine off; started, it has those disks.
+fn disks_come_back_and_the_machine_is_off(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let one = bench.taken(vm, Kind::Disk);
+    bench.host.write(vm, 2);
+    done(bench.revert(vm, one, Power::AsTaken));
+    assert_eq!(bench.timeline(vm).vm.state, VmState::Stopped);
+    assert_eq!(bench.host.hypervisor().state(vm), VmState::Stopped);
+    let off = bench.taken(vm, Kind::Disk);
+    done(bench.revert(vm, off, Power::Start));
+    assert_eq!(bench.host.read(vm), Remembered { ram: 0, disks: vec![1, 1] });
+}
+
+/// A11, E15, E33, E34, E35, R8: a tree with branches; any node can be gone back to, and deleting
+/// one harms no other.
+fn branches_are_independent(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let one = bench.taken(vm, Kind::DiskAndMemory);
+    bench.host.write(vm, 2);
+    let two = bench.taken(vm, Kind::DiskAndMemory);
+    done(bench.revert(vm, one, Power::AsTaken));
+    bench.host.write(vm, 3);
+    let three = bench.taken(vm, Kind::DiskAndMemory);
+    bench.host.write(vm, 4);
+    done(bench.delete(vm, Scope::One(one)));
+    bench.settle(vm);
+    assert_eq!(bench.host.read(vm), both(4));
+    done(bench.revert(vm, two, Power::AsTaken));
+    assert_eq!(bench.host.read(vm), both(2));
+    bench.settle(vm);
+    done(bench.revert(vm, three, Power::AsTaken));
+    assert_eq!(bench.host.read(vm), both(3));
+    done(bench.delete(vm, Scope::Subtree(two)));
+    bench.settle(vm);
+    assert_eq!(bench.host.read(vm), both(3));
+    done(bench.delete(vm, Scope::All));
+    bench.settle(vm);
+    assert_eq!(bench.host.read(vm), both(3));
+    let timeline = bench.timeline(vm);
+    assert_eq!(timeline.layers.len(), 2, "each disk is one layer");
+    assert!(timeline.layers.values().all(|layer| layer.parent.is_none()));
+}
+
+/// A machine that is off is pruned as one that runs.
+fn pruning_works_while_the_machine_is_off(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    let mut snapshots = Vec::new();
+    for number in 1..=3 {
+        bench.host.write(vm, number);
+        snapshots.push(bench.taken(vm, Kind::Disk));
+    }
+    bench.host.write(vm, 4);
+    done(bench.stop(vm));
+    done(bench.delete(vm, Scope::One(snapshots[1])));
+    bench.settle(vm);
+    done(bench.revert(vm, snapshots[2], Power::Start));
+    assert_eq!(bench.host.read(vm).disks, [3, 3]);
+    done(bench.stop(vm));
+    done(bench.delete(vm, Scope::All));
+    bench.settle(vm);
+    assert_eq!(bench.timeline(vm).layers.len(), 2);
+    done(bench.run(vm, Command::StartVm));
+    bench.host.wait_until_up(vm);
+    assert_eq!(bench.host.read(vm).disks, [3, 3]);
+}
+
+/// A revert that cannot load its target leaves the machine as it was, running.
+fn a_damaged_target_changes_nothing(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let one = bench.taken(vm, Kind::DiskAndMemory);
+    bench.host.write(vm, 2);
+    bench.host.damage_memory(vm, one);
+    let before = bench.timeline(vm);
+    let (code, facts) = failed(bench.revert(vm, one, Power::AsTaken));
+    assert_eq!((code, facts.running), (Code::LoadFailed, true));
+    assert_eq!(bench.timeline(vm), before);
+    assert_eq!(bench.host.read(vm), both(2));
+    // The way out: the disks of that instant, without the memory.
+    done(bench.revert(vm, one, Power::Stopped));
+    assert_eq!(bench.timeline(vm).vm.state, VmState::Stopped);
+}
+
+/// However many snapshots there are, the disks in use have few layers, and every snapshot holds
+/// what it held.
+fn many_snapshots_make_no_long_chain(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    let mut snapshots = Vec::new();
+    for number in 1..=20 {
+        bench.host.write(vm, number);
+        snapshots.push(bench.taken(vm, Kind::Disk));
+        assert!(bench.timeline(vm).depth() <= DEPTH_MOST);
+        bench.settle(vm);
+        assert!(bench.timeline(vm).depth() <= 9, "depth {}", bench.timeline(vm).depth());
+    }
+    bench.host.write(vm, 99);
+    assert_eq!(bench.host.read(vm).disks, [99, 99]);
+    for (n, &snapshot) in snapshots.iter().enumerate().step_by(7) {
+        done(bench.revert(vm, snapshot, Power::Start));
+        assert_eq!(bench.host.read(vm).disks, [n as u64 + 1, n as u64 + 1]);
+        bench.settle(vm);
+    }
+    done(bench.delete(vm, Scope::All));
+    bench.settle(vm);
+    assert_eq!(bench.timeline(vm).layers.len(), 2);
+    assert_eq!(bench.host.read(vm).disks, [15, 15]);
+}
+
+/// What is gone already can be removed again, and a merge or fold that is done can be done again.
+fn work_on_layers_may_be_repeated(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let one = bench.taken(vm, Kind::Disk);
+    bench.host.write(vm, 2);
+    done(bench.delete(vm, Scope::One(one)));
+    let calm = std::sync::atomic::AtomicBool::new(false);
+    loop {
+        let timeline = bench.timeline(vm);
+        let work = tintype_model::reclaim::next(&timeline, &mut uuid::Uuid::new_v4);
+        let Some(work) = work else { break };
+        done(bench.host.hypervisor().reclaim(vm, &work, &calm));
+        let facts = done(bench.host.hypervisor().reclaim(vm, &work, &calm));
+        bench.apply(vm, &work.conclude(&timeline, &facts));
+        assert_eq!(bench.host.read(vm), both(2));
+    }
+    done(bench.host.hypervisor().remove_memory(vm, &[one]));
+    done(bench.host.hypervisor().remove_memory(vm, &[one]));
+}
+
+macro_rules! contract {
+    ($($case:ident)*) => {
+        mod fake {
+            use super::*;
+            $(#[test] fn $case() { super::$case(&Bench::new(Fake::default())); })*
+        }
+        mod qemu {
+            use super::*;
+            $(#[test] fn $case() { super::$case(&Bench::new(QemuHost::new())); })*
+        }
+    };
+}
+
+contract! {
+    memory_and_disks_come_back
+    disks_come_back_and_the_machine_is_off
+    branches_are_independent
+    pruning_works_while_the_machine_is_off
+    a_damaged_target_changes_nothing
+    many_snapshots_make_no_long_chain
+    work_on_layers_may_be_repeated
+}

@@ -1,0 +1,241 @@
+//! Effects: what an agent does on its host. Each is one act with its own journal and undo; it may
+//! be sent twice and happens once.
+
+use crate::config::{Config, Role};
+use crate::id::{DiskId, LayerId, SnapshotId, VmId};
+use crate::layer::{Format, LayerFile};
+use crate::reclaim::Reclaim;
+use crate::refusal::Refusal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// One act on a host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// Make the folder, disks and boot files of a machine.
+    CreateVm(CreateVm),
+    /// Boot.
+    StartVm(Launch),
+    /// Shut down, or cut the power.
+    StopVm(StopVm),
+    /// Remove the machine and all its files.
+    DeleteVm {
+        /// Which.
+        vm: VmId,
+    },
+    /// Take a snapshot: all disks at one instant, and memory of that instant if wanted.
+    TakeSnapshot(TakeSnapshot),
+    /// Go back to a snapshot.
+    Revert(Box<Revert>),
+    /// Remove the memory files of snapshots.
+    RemoveMemory {
+        /// Whose.
+        vm: VmId,
+        /// Which.
+        snapshots: Vec<SnapshotId>,
+    },
+    /// Work on layers in the background; it yields to every other effect.
+    Reclaim {
+        /// Whose.
+        vm: VmId,
+        /// What.
+        work: Reclaim,
+    },
+}
+
+impl Effect {
+    /// The machine it is about.
+    pub fn vm(&self) -> VmId {
+        match self {
+            Self::CreateVm(create) => create.vm,
+            Self::StartVm(launch) => launch.vm,
+            Self::StopVm(stop) => stop.vm,
+            Self::TakeSnapshot(take) => take.vm,
+            Self::Revert(revert) => revert.launch.vm,
+            Self::DeleteVm { vm } | Self::RemoveMemory { vm, .. } | Self::Reclaim { vm, .. } => *vm,
+        }
+    }
+
+    /// A word for logs, journals and kill points.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::CreateVm(_) => "create-vm",
+            Self::StartVm(_) => "start",
+            Self::StopVm(_) => "stop",
+            Self::DeleteVm { .. } => "delete-vm",
+            Self::TakeSnapshot(_) => "take",
+            Self::Revert(_) => "revert",
+            Self::RemoveMemory { .. } => "remove-memory",
+            Self::Reclaim { .. } => "reclaim",
+        }
+    }
+}
+
+/// Make the folder, disks and boot files of a machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CreateVm {
+    /// Which.
+    pub vm: VmId,
+    /// Its disks.
+    pub disks: Vec<NewDisk>,
+    /// A kernel to copy in.
+    pub kernel: Option<String>,
+    /// An initrd to copy in.
+    pub initrd: Option<String>,
+}
+
+/// A disk to make.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NewDisk {
+    /// Which.
+    pub disk: DiskId,
+    /// Its only layer.
+    pub layer: LayerFile,
+    /// Its size as the guest sees it.
+    pub size_bytes: u64,
+    /// What it is made of.
+    pub source: Source,
+}
+
+/// What a new disk is made of.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Nothing: zeros.
+    Empty,
+    /// A copy of a file of the host.
+    File(String),
+    /// The empty UEFI variable store that comes with the firmware.
+    FirmwareTemplate,
+}
+
+/// A machine with everything needed to start it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// Which.
+    pub vm: VmId,
+    /// Its name, for process lists.
+    pub name: String,
+    /// The generation id the guest sees.
+    pub generation: Uuid,
+    /// Its hardware.
+    pub config: Config,
+    /// Its disks.
+    pub disks: Vec<DiskChain>,
+}
+
+/// A disk as a hypervisor opens it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskChain {
+    /// Which.
+    pub disk: DiskId,
+    /// What it is for.
+    pub role: Role,
+    /// Its layers, the active one first.
+    pub chain: Vec<LayerFile>,
+}
+
+/// Shut down, or cut the power.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StopVm {
+    /// Which.
+    pub vm: VmId,
+    /// Cut the power at once, instead of asking the guest first.
+    pub force: bool,
+    /// How long the guest may take before the power is cut.
+    pub patience_ms: u64,
+}
+
+/// Take a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TakeSnapshot {
+    /// Of which machine.
+    pub vm: VmId,
+    /// Which snapshot.
+    pub snapshot: SnapshotId,
+    /// Whether the machine runs.
+    pub running: bool,
+    /// Whether its memory is wanted.
+    pub memory: bool,
+    /// Its memory's size.
+    pub memory_bytes: u64,
+    /// Its disks.
+    pub disks: Vec<Freeze>,
+}
+
+/// A disk that is frozen by being written to a new layer from now on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Which disk.
+    pub disk: DiskId,
+    /// What it is for.
+    pub role: Role,
+    /// Its active layer, which will be frozen.
+    pub active: LayerFile,
+    /// The layer that will be active.
+    pub overlay: LayerId,
+}
+
+impl Freeze {
+    /// The new layer's file.
+    pub fn overlay_file(&self) -> LayerFile {
+        LayerFile {
+            id: self.overlay,
+            format: Format::Qcow2,
+        }
+    }
+}
+
+/// Go back to a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Revert {
+    /// To which.
+    pub snapshot: SnapshotId,
+    /// The machine as it will be: each chain begins with a new layer to be made.
+    pub launch: Launch,
+    /// How it will be afterwards.
+    pub after: After,
+    /// Whether it runs now.
+    pub running: bool,
+}
+
+/// How a machine is after a revert (R3, E17, E18).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum After {
+    /// Its memory is loaded and it goes on from there.
+    Resumed,
+    /// Off.
+    Stopped,
+    /// Booted from its disks.
+    Booted,
+}
+
+/// How an effect ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It happened.
+    Done(Facts),
+    /// It did not; what was begun is undone, but for what the facts say.
+    Failed(Refusal, Facts),
+    /// Background work gave way, undone.
+    Yielded,
+}
+
+/// What an agent saw while it performed an effect.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// Whether the disks are written to the new layers.
+    pub switched: bool,
+    /// Whether the machine runs.
+    pub running: bool,
+    /// How long the guest stood still.
+    pub pause_ms: Option<u64>,
+    /// What the memory takes on disk.
+    pub memory_bytes: u64,
+    /// What files take on disk, by layer.
+    pub sizes: BTreeMap<LayerId, u64>,
+}

@@ -1,0 +1,25 @@
+//! What is true of a virtual machine's timeline, and what may happen to it.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no clock, no random source, no
+//! iteration order that depends on a hash. Edges load a [`timeline::Timeline`], ask
+//! [`operation::step`] and record the [`change::Change`]s and [`effect::Effect`]s it answers.
+
+pub mod capability;
+pub mod change;
+pub mod config;
+pub mod effect;
+pub mod id;
+pub mod layer;
+pub mod moment;
+pub mod name;
+pub mod operation;
+pub mod reclaim;
+pub mod refusal;
+pub mod snapshot;
+pub mod timeline;
+pub mod tree;
+pub mod vm;
+
+pub use id::{DiskId, EffectId, LayerId, OperationId, SnapshotId, VmId};
+pub use moment::Moment;
+pub use refusal::{Code, Refusal};

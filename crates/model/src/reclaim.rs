@@ -1,0 +1,239 @@
+//! Giving space back and keeping chains short, in the background, without touching anybody's
+//! snapshot: which layers may be removed, merged or folded, and what is recorded afterwards.
+
+use crate::change::{Change, SnapshotChange};
+use crate::effect::Facts;
+use crate::id::{DiskId, LayerId};
+use crate::layer::{Format, Layer, LayerFile};
+use crate::timeline::Timeline;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// How many layers of one rank are folded into one of the next.
+const FAN: usize = 6;
+
+/// One piece of background work on the layers of one disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reclaim {
+    /// Remove a layer nobody needs and nothing lies on.
+    Remove {
+        /// Which.
+        layer: LayerFile,
+    },
+    /// Write a layer down into the one beneath, which only it needs; the lower file takes its
+    /// place. What is seen through the upper layer is the same at every step.
+    Merge {
+        /// The layer that goes.
+        child: LayerFile,
+        /// The layer that takes its place.
+        into: LayerFile,
+        /// What lies on `child` and will lie on `into`.
+        above: Vec<LayerFile>,
+    },
+    /// Put one new layer in the place of `top`, holding what `top` and those beneath it down to
+    /// `base` hold together; those in between stay, for the snapshots that need them.
+    Fold {
+        /// The layer that goes; all beneath it follow, down to the last.
+        chain: Vec<LayerFile>,
+        /// The layer of `chain` that the new one will lie on.
+        base: LayerFile,
+        /// The new layer.
+        fresh: LayerFile,
+        /// Its rank.
+        rank: u32,
+        /// What lies on the top of `chain` and will lie on `fresh`.
+        above: Vec<LayerFile>,
+    },
+}
+
+/// The next piece of work on this timeline, if there is any.
+pub fn next(timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Option<Reclaim> {
+    unneeded(timeline).or_else(|| fold(timeline, fresh))
+}
+
+/// Whether the disks have so many layers that folding comes before another snapshot.
+pub fn must_fold_first(timeline: &Timeline) -> bool {
+    timeline.depth() >= crate::layer::DEPTH_MOST
+}
+
+fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
+    let needed = timeline.needed();
+    for layer in timeline
+        .layers
+        .values()
+        .filter(|layer| !needed.contains(&layer.id))
+    {
+        let mut children = timeline.children(layer.id);
+        match (children.next(), children.next()) {
+            (None, _) => {
+                return Some(Reclaim::Remove {
+                    layer: layer.file(),
+                });
+            }
+            (Some(child), None) => {
+                return Some(Reclaim::Merge {
+                    child: child.file(),
+                    into: layer.file(),
+                    above: timeline.children(child.id).map(Layer::file).collect(),
+                });
+            }
+            (Some(_), Some(_)) => {}
+        }
+    }
+    None
+}
+
+fn fold(timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Option<Reclaim> {
+    for &active in timeline.active.values() {
+        let chain = timeline.chain(*timeline.layers.get(&active)?.parent.as_ref()?);
+        let ranks: Vec<u32> = chain
+            .iter()
+            .map(|file| timeline.layers[&file.id].rank)
+            .collect();
+        let Some((length, rank)) = run_to_fold(&ranks) else {
+            continue;
+        };
+        return Some(Reclaim::Fold {
+            base: chain[length],
+            above: timeline.children(chain[0].id).map(Layer::file).collect(),
+            chain,
+            fresh: LayerFile {
+                id: LayerId(fresh()),
+                format: Format::Qcow2,
+            },
+            rank,
+        });
+    }
+    None
+}
+
+/// How many of the topmost frozen layers to fold, and the rank of the result. The lowest layer is
+/// never folded: it is as large as the disk.
+fn run_to_fold(ranks: &[u32]) -> Option<(usize, u32)> {
+    let foldable = &ranks[..ranks.len().saturating_sub(1)];
+    let highest = foldable.iter().copied().max()?;
+    (0..=highest).find_map(|rank| {
+        let run = foldable.iter().take_while(|&&r| r <= rank).count();
+        let of_rank = foldable[..run].iter().filter(|&&r| r == rank).count();
+        (of_rank >= FAN).then_some((run, rank + 1))
+    })
+}
+
+impl Reclaim {
+    /// What is recorded once the work is done.
+    pub fn conclude(&self, timeline: &Timeline, facts: &Facts) -> Vec<Change> {
+        let mut changes = match self {
+            Self::Remove { layer } => vec![Change::LayerGone(layer.id)],
+            Self::Merge { child, into, .. } => replace(timeline, child.id, into.id),
+            Self::Fold {
+                chain,
+                base,
+                fresh,
+                rank,
+                ..
+            } => {
+                let added = Change::LayerAdded(Layer {
+                    id: fresh.id,
+                    disk: timeline.layers[&chain[0].id].disk,
+                    parent: Some(base.id),
+                    format: fresh.format,
+                    rank: *rank,
+                    size_bytes: 0,
+                });
+                let mut changes = vec![added];
+                changes.extend(replace(timeline, chain[0].id, fresh.id));
+                changes
+            }
+        };
+        changes.extend(sizes(facts));
+        changes
+    }
+}
+
+/// The measured sizes, as changes.
+pub fn sizes(facts: &Facts) -> impl Iterator<Item = Change> + '_ {
+    facts
+        .sizes
+        .iter()
+        .map(|(&layer, &size_bytes)| Change::LayerSize { layer, size_bytes })
+}
+
+/// Puts `new` in the place of `old`, which goes.
+fn replace(timeline: &Timeline, old: LayerId, new: LayerId) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for above in timeline.children(old) {
+        changes.push(Change::LayerMoved {
+            layer: above.id,
+            parent: Some(new),
+        });
+    }
+    for snapshot in timeline.snapshots.values() {
+        for (&disk, _) in snapshot.layers.iter().filter(|&(_, &layer)| layer == old) {
+            changes.push(Change::SnapshotChanged(
+                snapshot.id,
+                SnapshotChange::Layer(disk, new),
+            ));
+        }
+    }
+    let active = timeline.active.iter().find(|&(_, &layer)| layer == old);
+    changes.extend(active.map(|(&disk, _): (&DiskId, _)| Change::DiskActive { disk, layer: new }));
+    changes.push(Change::LayerGone(old));
+    changes
+}
+
+/// What becomes of space when snapshots go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Space {
+    /// Given back: memory files and layers that nothing else is made of.
+    pub freed_bytes: u64,
+    /// In layers that will be merged into others; how much of it overlaps is found out then.
+    pub merged_bytes: u64,
+    /// In layers that a branch still needs.
+    pub kept_bytes: u64,
+}
+
+/// What would become of space if the snapshots in `gone` were deleted.
+pub fn forecast(timeline: &Timeline, gone: &[crate::id::SnapshotId]) -> Space {
+    let mut after = timeline.clone();
+    let mut space = Space::default();
+    let held_before = timeline.needed();
+    for id in gone {
+        if let Some(snapshot) = after.snapshots.remove(id) {
+            space.freed_bytes += snapshot.memory_bytes;
+        }
+    }
+    let mut candidates: Vec<LayerId> = held_before.difference(&after.needed()).copied().collect();
+    loop {
+        let leaf = candidates
+            .iter()
+            .position(|&id| after.children(id).next().is_none());
+        let Some(at) = leaf else { break };
+        let id = candidates.swap_remove(at);
+        space.freed_bytes += after.layers.remove(&id).map_or(0, |layer| layer.size_bytes);
+    }
+    for id in candidates {
+        let size = after.layers.get(&id).map_or(0, |layer| layer.size_bytes);
+        if after.children(id).count() == 1 {
+            space.merged_bytes += size;
+        } else {
+            space.kept_bytes += size;
+        }
+    }
+    space
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_to_fold;
+
+    #[test]
+    fn six_layers_of_a_rank_are_folded_into_one_of_the_next() {
+        assert_eq!(run_to_fold(&[0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(run_to_fold(&[0, 0, 0, 0, 0, 0, 0]), Some((6, 1)));
+        assert_eq!(run_to_fold(&[0, 0, 0, 0, 0, 0, 1, 0]), Some((6, 1)));
+        assert_eq!(run_to_fold(&[1, 1, 1, 1, 1, 1, 2, 0]), Some((6, 2)));
+        assert_eq!(run_to_fold(&[0, 1, 1, 1, 1, 1, 1, 0]), Some((7, 2)));
+        assert_eq!(run_to_fold(&[]), None);
+    }
+}

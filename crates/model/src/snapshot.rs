@@ -1,0 +1,112 @@
+//! A snapshot.
+
+use crate::config::Config;
+use crate::id::{DiskId, LayerId, SnapshotId, VmId};
+use crate::moment::Moment;
+use crate::refusal::Refusal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is recorded of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Whose it is.
+    pub vm: VmId,
+    /// Its name, unique in its virtual machine.
+    pub name: String,
+    /// What somebody wrote about it.
+    pub description: String,
+    /// What it holds (E5).
+    pub kind: Kind,
+    /// What its disks may be trusted with.
+    pub consistency: Consistency,
+    /// Where it stands.
+    pub state: SnapshotState,
+    /// Why it is unavailable.
+    pub reason: Option<Refusal>,
+    /// The snapshot it was taken after (E3).
+    pub parent: Option<SnapshotId>,
+    /// When it was asked for.
+    pub created_at: Moment,
+    /// When it was on disk, whole.
+    pub ready_at: Option<Moment>,
+    /// How long the guest stood still for it, in milliseconds, measured.
+    pub pause_ms: Option<u64>,
+    /// What its memory takes on disk; 0 without memory.
+    pub memory_bytes: u64,
+    /// The hardware as it was (E2).
+    pub config: Config,
+    /// The layer that holds each disk as it was.
+    pub layers: BTreeMap<DiskId, LayerId>,
+}
+
+/// What a snapshot holds (E5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// All disks.
+    Disk,
+    /// All disks, memory and processors.
+    DiskAndMemory,
+}
+
+impl Kind {
+    /// As it stands on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::DiskAndMemory => "disk-and-memory",
+        }
+    }
+}
+
+/// What the disks of a snapshot may be trusted with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// As after a power failure; with memory nothing is missing.
+    Crash,
+    /// The machine was off.
+    Clean,
+}
+
+impl Consistency {
+    /// As it stands on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Clean => "clean",
+        }
+    }
+}
+
+/// Where a snapshot stands (E25).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotState {
+    /// Being taken.
+    Creating,
+    /// Whole, and on disk.
+    Ready,
+    /// Being reverted to.
+    Reverting,
+    /// Being deleted.
+    Deleting,
+    /// Not whole; it can only be deleted (C38).
+    Unavailable,
+}
+
+impl SnapshotState {
+    /// As it stands on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Ready => "ready",
+            Self::Reverting => "reverting",
+            Self::Deleting => "deleting",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}

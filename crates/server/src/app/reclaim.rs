@@ -1,0 +1,145 @@
+//! Background work on layers: whenever a machine is at rest and its layers are not, a piece of
+//! work is sent to the agent. It is no operation, holds no lock, and gives way.
+
+use super::App;
+use std::sync::Arc;
+use std::time::Duration;
+use tintype_model::change::Change;
+use tintype_model::effect::{Effect, Outcome};
+use tintype_model::operation::Phase;
+use tintype_model::reclaim::{Reclaim, must_fold_first, next};
+use tintype_model::{EffectId, OperationId, VmId};
+use tintype_store::StoreError;
+use uuid::Uuid;
+
+/// How long to leave a machine's layers alone after work on them failed.
+const REST: Duration = Duration::from_secs(30);
+
+impl App {
+    /// Looks whether a machine's layers want work, and does all there is.
+    pub(super) fn kick(self: &Arc<Self>, vm: VmId) {
+        let app = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                match app.plan_reclaim(vm).await {
+                    Ok(Some((id, work))) => {
+                        if !app.reclaim(vm, id, work).await {
+                            return;
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(error) => app.wait_for_database(&error).await,
+                }
+            }
+        });
+    }
+
+    async fn plan_reclaim(&self, vm: VmId) -> Result<Option<(EffectId, Reclaim)>, StoreError> {
+        let mut unit = self.store.write().await?;
+        let Some(timeline) = unit.timeline(vm).await? else {
+            return Ok(None);
+        };
+        if timeline.vm.reclaim.is_some() {
+            return Ok(None);
+        }
+        if let Some(holder) = timeline.vm.operation {
+            let waits = unit
+                .operation(holder)
+                .await?
+                .is_some_and(|op| op.phase == Phase::Waiting);
+            if !waits || !must_fold_first(&timeline) {
+                return Ok(None);
+            }
+        }
+        let Some(work) = next(&timeline, &mut Uuid::new_v4) else {
+            return Ok(None);
+        };
+        let id = EffectId(Uuid::new_v4());
+        unit.record(vm, &[Change::VmReclaim(Some(id))]).await?;
+        unit.set_reclaim(vm, &work).await?;
+        unit.commit().await?;
+        Ok(Some((id, work)))
+    }
+
+    /// Has a piece of work done; says whether there may be more to do at once.
+    async fn reclaim(self: &Arc<Self>, vm: VmId, id: EffectId, work: Reclaim) -> bool {
+        let outcome = self
+            .agent
+            .perform(
+                id,
+                Effect::Reclaim {
+                    vm,
+                    work: work.clone(),
+                },
+            )
+            .await;
+        let waiting = loop {
+            match self.record_reclaim(vm, id, &work, &outcome).await {
+                Ok(waiting) => break waiting,
+                Err(error) => self.wait_for_database(&error).await,
+            }
+        };
+        self.agent.forget(id).await;
+        if let Some(operation) = waiting {
+            Box::pin(self.begin(operation)).await;
+            return false;
+        }
+        match outcome {
+            Outcome::Done(_) => true,
+            Outcome::Yielded => false,
+            Outcome::Failed(reason, _) => {
+                tracing::warn!(%vm, %reason, "giving space back failed");
+                tokio::time::sleep(REST).await;
+                true
+            }
+        }
+    }
+
+    /// Records the end of a piece of work; answers the operation that waited for it.
+    async fn record_reclaim(
+        &self,
+        vm: VmId,
+        id: EffectId,
+        work: &Reclaim,
+        outcome: &Outcome,
+    ) -> Result<Option<OperationId>, StoreError> {
+        let mut unit = self.store.write().await?;
+        let Some(timeline) = unit.timeline(vm).await? else {
+            return Ok(None);
+        };
+        if timeline.vm.reclaim != Some(id) {
+            return Ok(None);
+        }
+        let mut changes = match outcome {
+            Outcome::Done(facts) => work.conclude(&timeline, facts),
+            Outcome::Failed(..) | Outcome::Yielded => Vec::new(),
+        };
+        changes.push(Change::VmReclaim(None));
+        unit.record(vm, &changes).await?;
+        let waiting = match timeline.vm.operation {
+            Some(holder) => unit
+                .operation(holder)
+                .await?
+                .filter(|op| op.phase == Phase::Waiting),
+            None => None,
+        };
+        unit.commit().await?;
+        Ok(waiting.map(|operation| operation.id))
+    }
+
+    /// Takes up the work that was under way when an earlier control plane died.
+    pub(super) async fn take_up_reclaims(self: &Arc<Self>) -> Result<(), StoreError> {
+        let vms = self.store.read().await?.vm_ids().await?;
+        for vm in vms {
+            let under_way = self.store.read().await?.reclaim(vm).await?;
+            let app = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Some((id, work)) = under_way {
+                    app.reclaim(vm, id, work).await;
+                }
+                app.kick(vm);
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! A POST that carries an Idempotency-Key is done once: repeated, it gets the first answer again.
+
+use super::BODY_MOST;
+use super::extract::No;
+use crate::app::App;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tintype_model::refusal::Code;
+use tintype_model::{Moment, Refusal};
+use tintype_store::{Remembered, StoreError};
+
+/// Longest key.
+const KEY_MOST: usize = 255;
+
+/// Answers a request that was answered before, or lets it through and remembers the answer.
+pub(super) async fn remember(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let key = request
+        .headers()
+        .get("idempotency-key")
+        .and_then(|key| key.to_str().ok());
+    let Some(key) = key
+        .filter(|_| request.method() == Method::POST)
+        .map(str::to_owned)
+    else {
+        return next.run(request).await;
+    };
+    match answer(&app, key, request, next).await {
+        Ok(response) => response,
+        Err(refusal) => No::from(refusal).into_response(),
+    }
+}
+
+async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<Response, Refusal> {
+    if key.is_empty() || key.len() > KEY_MOST {
+        return Err(Refusal::new(Code::InvalidRequest)
+            .detail(format!("an Idempotency-Key of {} characters", key.len()))
+            .hint("1 to 255 characters"));
+    }
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, BODY_MOST)
+        .await
+        .map_err(|_| Refusal::new(Code::BodyTooLarge).hint("1 MiB at most"))?;
+    let asked = format!(
+        "{} {}\n{}",
+        parts.method,
+        parts.uri,
+        String::from_utf8_lossy(&body)
+    );
+    let known = async { app.store().read().await?.remembered(&key).await };
+    if let Some(known) = known.await.map_err(failed)? {
+        if known.request != asked {
+            return Err(Refusal::new(Code::KeyReused).hint("use a new key for a new request"));
+        }
+        return Ok(replay(known));
+    }
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    if !response.status().is_success() {
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, BODY_MOST)
+        .await
+        .map_err(|error| Refusal::new(Code::Internal).detail(error.to_string()))?;
+    let location = parts
+        .headers
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok());
+    let known = Remembered {
+        request: asked,
+        status: parts.status.as_u16(),
+        location: location.map(str::to_owned),
+        body: String::from_utf8_lossy(&body).into_owned(),
+    };
+    let kept = async {
+        let mut unit = app.store().write().await?;
+        unit.remember(&key, &known, now()).await?;
+        unit.commit().await
+    };
+    kept.await.map_err(failed)?;
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+fn replay(known: Remembered) -> Response {
+    let status = StatusCode::from_u16(known.status).unwrap_or(StatusCode::OK);
+    let mut response = (status, known.body).into_response();
+    let headers = response.headers_mut();
+    if let Ok(kind) = "application/json".parse() {
+        headers.insert(CONTENT_TYPE, kind);
+    }
+    if let Some(location) = known.location.and_then(|location| location.parse().ok()) {
+        headers.insert(LOCATION, location);
+    }
+    response
+}
+
+fn failed(error: StoreError) -> Refusal {
+    Refusal::new(Code::Internal).detail(error.to_string())
+}
+
+fn now() -> Moment {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

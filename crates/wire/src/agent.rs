@@ -1,0 +1,86 @@
+//! What the control plane asks of the agent of a host.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tintype_model::capability::Capabilities;
+use tintype_model::effect::{Effect, Outcome};
+use tintype_model::layer::Format;
+use tintype_model::vm::VmState;
+use tintype_model::{EffectId, Refusal, VmId};
+use tokio::sync::mpsc;
+
+/// The hand on a host.
+#[async_trait]
+pub trait Agent: Send + Sync {
+    /// Performs an effect, once, however often it is sent: an effect that is known is finished or
+    /// undone, and its outcome told again.
+    async fn perform(&self, id: EffectId, effect: Effect) -> Outcome;
+
+    /// The outcome is recorded; the agent may forget it.
+    async fn forget(&self, id: EffectId);
+
+    /// How far an effect is.
+    fn progress(&self, id: EffectId) -> Option<Progress>;
+
+    /// Asks background work on a machine's layers to give way.
+    fn give_way(&self, vm: VmId);
+
+    /// Looks at a file that shall become a disk.
+    async fn inspect(&self, path: String) -> Result<Inspected, Refusal>;
+
+    /// Looks whether a file can be read, as a kernel or initrd.
+    async fn readable(&self, path: String) -> Result<(), Refusal>;
+
+    /// What the host is and has now.
+    async fn host(&self) -> HostFacts;
+
+    /// Which machines have a guest, and how it is.
+    async fn guests(&self) -> BTreeMap<VmId, VmState>;
+
+    /// Where a local client finds a machine's console.
+    fn console_address(&self, vm: VmId) -> String;
+
+    /// Follows a machine's console: what was said last first, then live.
+    async fn console(&self, vm: VmId) -> mpsc::Receiver<Vec<u8>>;
+
+    /// Types into a machine's console.
+    async fn type_in(&self, vm: VmId, bytes: Vec<u8>) -> Result<(), Refusal>;
+}
+
+/// How far an effect is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// From 0 to 1.
+    pub fraction: f64,
+    /// What is being done.
+    pub step: String,
+}
+
+/// What was found out about a file that shall become a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Inspected {
+    /// Its format.
+    pub format: Format,
+    /// Its size as a guest would see it.
+    pub size_bytes: u64,
+    /// What a copy takes on disk, at most.
+    pub allocated_bytes: u64,
+}
+
+/// What a host is and has now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// What its hypervisor can do.
+    pub capabilities: Capabilities,
+    /// Memory that could be given to guests.
+    pub memory_free_bytes: u64,
+    /// All its memory.
+    pub memory_total_bytes: u64,
+    /// Space left in the pool, without what is reserved for writes under way.
+    pub pool_free_bytes: u64,
+    /// All space of the pool's filesystem.
+    pub pool_total_bytes: u64,
+    /// Where the pool is.
+    pub pool_path: String,
+}

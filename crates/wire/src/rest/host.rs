@@ -1,0 +1,57 @@
+//! Hosts and pools.
+
+use super::Platform;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Host {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its hypervisor and version.
+    pub hypervisor: String,
+    /// What a new virtual machine gets here.
+    pub platform: Platform,
+    /// Accelerators that really work here.
+    pub accels: Vec<String>,
+    /// Why memory cannot be saved while a guest runs; null if it can.
+    pub memory_snapshots_refused: Option<String>,
+    /// Why there is no UEFI; null if there is.
+    pub uefi_refused: Option<String>,
+    /// Memory that could be given to guests.
+    pub memory_free_bytes: u64,
+    /// All its memory.
+    pub memory_total_bytes: u64,
+}
+
+/// A storage pool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Pool {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The host it is on.
+    pub host: Uuid,
+    /// Where it is.
+    pub path: String,
+    /// Space left.
+    pub free_bytes: u64,
+    /// All space.
+    pub total_bytes: u64,
+    /// How many virtual machines have space that is being given back.
+    pub reclaiming: u64,
+}
+
+/// Whether the server is well.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The server's version.
+    pub version: String,
+}

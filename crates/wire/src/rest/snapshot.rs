@@ -1,0 +1,150 @@
+//! Snapshots, their tree, and what can be asked of them.
+
+use super::{Platform, Problem};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: Uuid,
+    /// The virtual machine it is of.
+    pub vm: Uuid,
+    /// Its name, unique in its virtual machine.
+    pub name: String,
+    /// What somebody wrote about it.
+    pub description: String,
+    /// `disk` or `disk-and-memory`.
+    pub kind: String,
+    /// What its disks may be trusted with: `crash` or `clean`.
+    pub consistency: String,
+    /// `creating`, `ready`, `reverting`, `deleting` or `unavailable`.
+    pub state: String,
+    /// Why it is unavailable.
+    pub reason: Option<Problem>,
+    /// The snapshot it was taken after.
+    pub parent: Option<Uuid>,
+    /// Whether NOW is its child.
+    pub current: bool,
+    /// When it was asked for.
+    pub created_at: String,
+    /// When it was on disk, whole.
+    pub ready_at: Option<String>,
+    /// How long the guest stood still for it, measured.
+    pub pause_ms: Option<u64>,
+    /// What deleting it would free.
+    pub size_bytes: u64,
+    /// What its memory takes on disk.
+    pub memory_bytes: u64,
+    /// The hardware as it was.
+    pub config: Config,
+}
+
+/// The hardware as it was.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Config {
+    /// Number of virtual processors.
+    pub vcpus: u32,
+    /// Size of the memory.
+    pub memory_bytes: u64,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+    /// The machine as the hypervisor knew it.
+    pub platform: Platform,
+}
+
+/// A snapshot to be taken.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSnapshot {
+    /// Its name; date and time if not given.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What to remember about it.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// `disk` (if not given) or `disk-and-memory`.
+    #[serde(default)]
+    pub kind: Option<String>,
+}
+
+/// What to change about a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EditSnapshot {
+    /// Another name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Another description.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// How to revert.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revert {
+    /// `as-taken` (if not given: with memory running, without off), `start` or `stopped`.
+    #[serde(default)]
+    pub power: Option<String>,
+}
+
+/// All snapshots of a virtual machine, as a tree, with NOW in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Tree {
+    /// The virtual machine.
+    pub vm: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Snapshots without a parent, with their children.
+    pub roots: Vec<Node>,
+    /// The machine as it is now.
+    pub now: Now,
+}
+
+/// A snapshot with its children.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// The snapshots taken after it.
+    #[schema(no_recursion)]
+    pub children: Vec<Node>,
+}
+
+/// The machine as it is now: a child of the current snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Now {
+    /// The current snapshot, if there is one.
+    pub parent: Option<Uuid>,
+    /// The machine's state.
+    pub state: String,
+}
+
+/// What deleting snapshots would do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeletePlan {
+    /// The snapshots that would go.
+    pub snapshots: Vec<Snapshot>,
+    /// The snapshots that would get another parent.
+    pub moved: Vec<Moved>,
+    /// The snapshot that NOW would be a child of.
+    pub current: Option<Uuid>,
+    /// Bytes given back.
+    pub freed_bytes: u64,
+    /// Bytes in layers that would be merged into others; what of it overlaps is given back.
+    pub merged_bytes: u64,
+    /// Bytes that a branch still needs.
+    pub kept_bytes: u64,
+}
+
+/// A snapshot that would get another parent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Moved {
+    /// Which.
+    pub snapshot: Uuid,
+    /// Its parent afterwards.
+    pub parent: Option<Uuid>,
+}

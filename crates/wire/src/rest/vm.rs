@@ -1,0 +1,136 @@
+//! Virtual machines and their disks.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A virtual machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Vm {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// `stopped`, `starting`, `running`, `stopping`, `paused` or `crashed`.
+    pub state: String,
+    /// The operation that holds it.
+    pub operation: Option<Held>,
+    /// Number of virtual processors.
+    pub vcpus: u32,
+    /// Size of its memory.
+    pub memory_bytes: u64,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+    /// The machine as the hypervisor knows it.
+    pub platform: Platform,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Its network cards.
+    pub nics: Vec<Nic>,
+    /// The generation id the guest sees; new after every revert.
+    pub generation: Uuid,
+    /// The snapshot that NOW is a child of.
+    pub current: Option<Uuid>,
+    /// How many snapshots it has.
+    pub snapshots: u64,
+    /// `unix:` and the path of the hypervisor's own console socket, for one local client.
+    pub console: String,
+    /// When it was created.
+    pub created_at: String,
+}
+
+/// The operation that holds a virtual machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Held {
+    /// Its id.
+    pub id: Uuid,
+    /// Its kind.
+    pub kind: String,
+}
+
+/// What of the hypervisor has to be the same for a snapshot's memory to load.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Platform {
+    /// Versioned machine type.
+    pub machine: String,
+    /// Processor model.
+    pub cpu: String,
+    /// `kvm` or `tcg`.
+    pub accel: String,
+}
+
+/// A disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Disk {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name in the guest, as a rule.
+    pub name: String,
+    /// Its size as the guest sees it.
+    pub size_bytes: u64,
+}
+
+/// A network card.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Nic {
+    /// Its hardware address.
+    pub mac: String,
+    /// `user`, or `tap:` and the name of the interface.
+    pub network: String,
+}
+
+/// A virtual machine to be created.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewVm {
+    /// Its name.
+    pub name: String,
+    /// Size of its memory, a multiple of 1 MiB.
+    pub memory_bytes: u64,
+    /// Number of virtual processors; 1 if not given.
+    #[serde(default = "one")]
+    pub vcpus: u32,
+    /// Its disks.
+    #[serde(default)]
+    pub disks: Vec<NewDisk>,
+    /// A kernel on the host, started directly.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// An initrd on the host.
+    #[serde(default)]
+    pub initrd: Option<String>,
+    /// The kernel's command line.
+    #[serde(default)]
+    pub append: Option<String>,
+    /// `bios` (if not given) or `uefi`.
+    #[serde(default)]
+    pub firmware: Option<String>,
+    /// A network card for each: `user`, or `tap:` and the name of an interface.
+    #[serde(default)]
+    pub networks: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A disk of a virtual machine to be created: new, or a copy of a file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewDisk {
+    /// The size of a new, empty disk.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+    /// A file on the host that is copied in; it is never written to.
+    #[serde(default)]
+    pub file: Option<String>,
+}
+
+/// How to stop.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Cut the power at once.
+    #[serde(default)]
+    pub force: bool,
+}
