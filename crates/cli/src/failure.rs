@@ -86,10 +86,7 @@ impl From<ClientError> for Failure {
                     400..=499 => 3,
                     _ => 1,
                 };
-                Self {
-                    code,
-                    problem,
-                }
+                Self { code, problem }
             }
             ClientError::Transport(error) if error.is_connect() => {
                 Self::plain("the server cannot be reached", error.to_string())

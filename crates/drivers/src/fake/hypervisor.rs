@@ -19,8 +19,16 @@ fn failed(code: Code, detail: &str, facts: Facts) -> Outcome {
 }
 
 fn boot(launch: &Launch, ram: BTreeMap<u64, u64>) -> Guest {
-    let active = launch.disks.iter().map(|disk| (disk.disk, disk.chain[0].id)).collect();
-    Guest { ram, active, order: launch.disks.iter().map(|disk| disk.disk).collect() }
+    let active = launch
+        .disks
+        .iter()
+        .map(|disk| (disk.disk, disk.chain[0].id))
+        .collect();
+    Guest {
+        ram,
+        active,
+        order: launch.disks.iter().map(|disk| disk.disk).collect(),
+    }
 }
 
 impl Fake {
@@ -31,7 +39,9 @@ impl Fake {
     fn shoot(world: &mut World, take: &TakeSnapshot, facts: &mut Facts) -> Result<(), Broken> {
         world.step("open overlays")?;
         world.step("stop")?;
-        let Some(guest) = world.guest(take.vm) else { return Err(Broken("there is no guest")) };
+        let Some(guest) = world.guest(take.vm) else {
+            return Err(Broken("there is no guest"));
+        };
         let ram = guest.ram.clone();
         world.step("switch")?;
         if let Some(guest) = world.guest(take.vm) {
@@ -45,7 +55,13 @@ impl Fake {
             world.step("protect memory")?;
             world.step("save memory")?;
             let machine = world.machines.entry(take.vm).or_default();
-            machine.memories.insert(take.snapshot, Memory { ram, damaged: false });
+            machine.memories.insert(
+                take.snapshot,
+                Memory {
+                    ram,
+                    damaged: false,
+                },
+            );
             facts.memory_bytes = take.memory_bytes;
         }
         Ok(())
@@ -82,7 +98,13 @@ impl Fake {
                 self.merge(vm, *child, *into, &calm)?;
                 (*child, *into, above)
             }
-            Reclaim::Fold { chain, base, fresh, above, .. } => {
+            Reclaim::Fold {
+                chain,
+                base,
+                fresh,
+                above,
+                ..
+            } => {
                 if self.exists(vm, chain[0]) {
                     self.fold(vm, chain[0], *base, *fresh, &calm)?;
                 }
@@ -90,7 +112,11 @@ impl Fake {
             }
         };
         if let Some(guest) = self.world().guest(vm) {
-            for active in guest.active.values_mut().filter(|active| **active == old.id) {
+            for active in guest
+                .active
+                .values_mut()
+                .filter(|active| **active == old.id)
+            {
                 *active = new.id;
             }
         }
@@ -123,8 +149,13 @@ impl Hypervisor for Fake {
             return failed(Code::HypervisorFailed, what, Facts::default());
         }
         let machine = world.machines.entry(launch.vm).or_default();
-        machine.guest.get_or_insert_with(|| boot(launch, BTreeMap::new()));
-        Outcome::Done(Facts { running: true, ..Facts::default() })
+        machine
+            .guest
+            .get_or_insert_with(|| boot(launch, BTreeMap::new()));
+        Outcome::Done(Facts {
+            running: true,
+            ..Facts::default()
+        })
     }
 
     fn stop(&self, stop: &StopVm) -> Outcome {
@@ -169,12 +200,23 @@ impl Hypervisor for Fake {
         let result = Self::go_back(&mut self.world(), revert);
         let running = self.is_running(revert.launch.vm);
         match result {
-            Ok(()) => Outcome::Done(Facts { switched: true, running, ..Facts::default() }),
+            Ok(()) => Outcome::Done(Facts {
+                switched: true,
+                running,
+                ..Facts::default()
+            }),
             Err(Broken(what)) => {
                 for disk in &revert.launch.disks {
                     let _ = Volume::remove(self, revert.launch.vm, disk.chain[0]);
                 }
-                failed(Code::LoadFailed, what, Facts { running, ..Facts::default() })
+                failed(
+                    Code::LoadFailed,
+                    what,
+                    Facts {
+                        running,
+                        ..Facts::default()
+                    },
+                )
             }
         }
     }
@@ -191,10 +233,17 @@ impl Hypervisor for Fake {
                     .machines
                     .get(&take.vm)
                     .is_some_and(|machine| machine.memories.contains_key(&take.snapshot));
-                let facts = Facts { switched, running, ..Facts::default() };
+                let facts = Facts {
+                    switched,
+                    running,
+                    ..Facts::default()
+                };
                 if switched && (saved || !take.memory) {
                     let memory_bytes = if take.memory { take.memory_bytes } else { 0 };
-                    return Outcome::Done(Facts { memory_bytes, ..facts });
+                    return Outcome::Done(Facts {
+                        memory_bytes,
+                        ..facts
+                    });
                 }
                 if !switched {
                     for disk in &take.disks {

@@ -56,8 +56,11 @@ struct Broken(&'static str);
 
 impl Default for Fake {
     fn default() -> Self {
-        let platform =
-            Platform { machine: "fake-1".into(), cpu: "fake".into(), accel: Accel::Tcg };
+        let platform = Platform {
+            machine: "fake-1".into(),
+            cpu: "fake".into(),
+            accel: Accel::Tcg,
+        };
         Self {
             capabilities: Capabilities {
                 hypervisor: "Fake 1".into(),
@@ -97,13 +100,18 @@ impl Fake {
 
     /// What a guest has in its memory.
     pub fn read_ram(&self, vm: VmId, at: u64) -> u64 {
-        self.world().guest(vm).and_then(|guest| guest.ram.get(&at).copied()).unwrap_or(0)
+        self.world()
+            .guest(vm)
+            .and_then(|guest| guest.ram.get(&at).copied())
+            .unwrap_or(0)
     }
 
     /// A guest writes the same block to all its disks.
     pub fn write_disks(&self, vm: VmId, at: u64, value: u64) {
         let mut world = self.world();
-        let Some(machine) = world.machines.get_mut(&vm) else { return };
+        let Some(machine) = world.machines.get_mut(&vm) else {
+            return;
+        };
         let Some(guest) = &machine.guest else { return };
         for layer in guest.active.values() {
             if let Some(layer) = machine.layers.get_mut(layer) {
@@ -115,15 +123,26 @@ impl Fake {
     /// What a guest reads from a block of each of its disks.
     pub fn read_disks(&self, vm: VmId, at: u64) -> Vec<u64> {
         let world = self.world();
-        let Some(machine) = world.machines.get(&vm) else { return Vec::new() };
-        let Some(guest) = &machine.guest else { return Vec::new() };
-        guest.order.iter().map(|disk| machine.read(guest.active[disk], at)).collect()
+        let Some(machine) = world.machines.get(&vm) else {
+            return Vec::new();
+        };
+        let Some(guest) = &machine.guest else {
+            return Vec::new();
+        };
+        guest
+            .order
+            .iter()
+            .map(|disk| machine.read(guest.active[disk], at))
+            .collect()
     }
 
     /// Damages the saved memory of a snapshot.
     pub fn damage_memory(&self, vm: VmId, snapshot: SnapshotId) {
         let mut world = self.world();
-        let memory = world.machines.get_mut(&vm).and_then(|m| m.memories.get_mut(&snapshot));
+        let memory = world
+            .machines
+            .get_mut(&vm)
+            .and_then(|m| m.memories.get_mut(&snapshot));
         if let Some(memory) = memory {
             memory.damaged = true;
         }
@@ -132,8 +151,12 @@ impl Fake {
     /// The layers that a guest's disks are made of, topmost first.
     pub fn chains(&self, vm: VmId) -> Vec<Vec<LayerId>> {
         let world = self.world();
-        let Some(machine) = world.machines.get(&vm) else { return Vec::new() };
-        let Some(guest) = &machine.guest else { return Vec::new() };
+        let Some(machine) = world.machines.get(&vm) else {
+            return Vec::new();
+        };
+        let Some(guest) = &machine.guest else {
+            return Vec::new();
+        };
         let chain = |&top: &LayerId| {
             std::iter::successors(Some(top), |id| machine.layers.get(id)?.parent).collect()
         };

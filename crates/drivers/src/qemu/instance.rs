@@ -170,14 +170,19 @@ impl Instance {
     /// When QEMU does not answer.
     pub fn chains(&self) -> Result<Vec<Vec<String>>, QmpError> {
         let devices = self.qmp.run(&QueryBlock {})?;
-        let images = devices.into_iter().filter_map(|device| Some(device.inserted?.image));
+        let images = devices
+            .into_iter()
+            .filter_map(|device| Some(device.inserted?.image));
         Ok(images.map(|image| chain(&image)).collect())
     }
 
     /// The chain of files, topmost first, of the disk that `file` is part of; `None` if no disk
     /// uses it.
     pub(super) fn chain_with(&self, file: &str) -> Result<Option<Vec<String>>, QmpError> {
-        Ok(self.chains()?.into_iter().find(|chain| chain.iter().any(|name| name == file)))
+        Ok(self
+            .chains()?
+            .into_iter()
+            .find(|chain| chain.iter().any(|name| name == file)))
     }
 }
 

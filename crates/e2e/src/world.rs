@@ -1,0 +1,245 @@
+//! A server of its own with a data folder of its own, that can be killed and started again.
+
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tintype_wire::client::{Client, ClientError};
+use tintype_wire::rest::{Operation, Problem};
+use tokio::runtime::Runtime;
+
+/// A server and its data.
+pub struct World {
+    data: TempDir,
+    server: Option<Child>,
+    client: Option<Client>,
+    runtime: Runtime,
+}
+
+/// The binary, as `cargo build` leaves it beside the tests.
+fn binary() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folders = here.ancestors().skip(1).take(2);
+    let found = folders
+        .map(|folder| folder.join("tintype"))
+        .find(|path| path.exists());
+    found.context("the binary is not built: cargo build")
+}
+
+impl World {
+    /// Starts a server with an empty data folder.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start() -> Result<Self> {
+        let runtime = Runtime::new()?;
+        let mut world = Self {
+            data: TempDir::new()?,
+            server: None,
+            client: None,
+            runtime,
+        };
+        world.serve(&[])?;
+        Ok(world)
+    }
+
+    /// Starts the server again, with further options; one that runs is killed first.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn serve(&mut self, options: &[&str]) -> Result<()> {
+        self.kill();
+        let mut server = Command::new(binary()?)
+            .arg("serve")
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(self.data.path())
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(
+                fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(self.log())?,
+            )
+            .spawn()?;
+        let mut line = String::new();
+        let out = server.stdout.take().context("its output is piped")?;
+        BufReader::new(out).read_line(&mut line)?;
+        self.server = Some(server);
+        if !line.starts_with("tintype: listening on http://") {
+            bail!("the server did not start: {line:?}\n{}", self.said());
+        }
+        let text = fs::read_to_string(self.data.path().join("client.toml"))?;
+        let access: toml::Table = text.parse()?;
+        let key = |name: &str| {
+            access
+                .get(name)
+                .and_then(toml::Value::as_str)
+                .unwrap_or_default()
+        };
+        self.client = Some(Client::new(key("url"), key("token")));
+        Ok(())
+    }
+
+    /// Where everything is.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// The folder of all machines.
+    pub fn pool(&self) -> PathBuf {
+        self.data.path().join("pools/default")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.data.path().join("serve.log")
+    }
+
+    /// What the servers said.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Kills the server as suddenly as can be.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+
+    /// Waits until the server has died by itself; says by which signal.
+    ///
+    /// # Errors
+    /// When it lives on.
+    pub fn wait_for_death(&mut self, patience: Duration) -> Result<Option<i32>> {
+        use std::os::unix::process::ExitStatusExt;
+        let until = Instant::now() + patience;
+        let server = self.server.as_mut().context("a server runs")?;
+        while Instant::now() < until {
+            if let Some(status) = server.try_wait()? {
+                self.server = None;
+                return Ok(status.signal());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        bail!("the server lives on")
+    }
+
+    /// The client.
+    ///
+    /// # Panics
+    /// Never: a world has served once.
+    pub fn client(&self) -> &Client {
+        self.client.as_ref().expect("a world has served once")
+    }
+
+    /// Waits for something asynchronous.
+    pub fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Reads something.
+    ///
+    /// # Errors
+    /// When the server says no; so for all of these.
+    pub fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
+        Ok(self.wait(self.client().get(path))?)
+    }
+
+    /// Asks for something and sees it through.
+    ///
+    /// # Errors
+    /// When it is refused or fails.
+    pub fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Operation> {
+        let accepted: Operation = self.wait(self.client().post(path, body))?;
+        self.see_through(&accepted)
+    }
+
+    /// Removes something and sees it through.
+    ///
+    /// # Errors
+    /// When it is refused or fails.
+    pub fn delete(&self, path: &str) -> Result<Operation> {
+        let accepted: Operation = self.wait(self.client().delete(path))?;
+        self.see_through(&accepted)
+    }
+
+    /// Asks for something that is refused; answers the problem.
+    ///
+    /// # Errors
+    /// When it is not refused.
+    pub fn refused(&self, path: &str, body: &impl serde::Serialize) -> Result<Problem> {
+        match self.wait(self.client().post::<serde_json::Value>(path, body)) {
+            Err(ClientError::Problem(problem)) => Ok(*problem),
+            Ok(answer) => bail!("not refused: {answer}"),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn see_through(&self, accepted: &Operation) -> Result<Operation> {
+        let ended = self.wait(self.client().follow(accepted.id, |_| {}))?;
+        match &ended.error {
+            Some(problem) => Err(problem.clone().into()),
+            None => Ok(ended),
+        }
+    }
+
+    /// Runs the command line against this server.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn tintype(&self, args: &[&str]) -> Result<Output> {
+        let text = fs::read_to_string(self.data.path().join("client.toml"))?;
+        let access: toml::Table = text.parse()?;
+        let key = |name: &str| {
+            access
+                .get(name)
+                .and_then(toml::Value::as_str)
+                .unwrap_or_default()
+        };
+        Ok(Command::new(binary()?)
+            .args(args)
+            .env("TINTYPE_URL", key("url"))
+            .env("TINTYPE_TOKEN", key("token"))
+            .stdin(Stdio::null())
+            .output()?)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.kill();
+        end_guests(&self.pool());
+        if std::thread::panicking() {
+            eprintln!("the server said:\n{}", self.said());
+        }
+    }
+}
+
+/// Ends the processes that were started for machines in this pool, and only these.
+fn end_guests(pool: &Path) {
+    let machines = fs::read_dir(pool).into_iter().flatten().flatten();
+    for process in machines.flat_map(|machine| vms_processes(&machine.path())) {
+        if let Some(pid) = rustix::process::Pid::from_raw(process) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// The ids of the processes that work in a machine's folder.
+pub(crate) fn vms_processes(folder: &Path) -> Vec<i32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    ids.filter(|id| {
+        let here = fs::read_link(format!("/proc/{id}/cwd"));
+        let command = fs::read_to_string(format!("/proc/{id}/comm"));
+        here.is_ok_and(|here| here == folder)
+            && command.is_ok_and(|command| command.starts_with("qemu-system"))
+    })
+    .collect()
+}
