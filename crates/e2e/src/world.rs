@@ -57,6 +57,7 @@ impl World {
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(self.data.path())
             .args(options)
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(
@@ -215,7 +216,7 @@ impl Drop for World {
     fn drop(&mut self) {
         self.kill();
         end_guests(&self.pool());
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("TINTYPE_SAID").is_some() {
             eprintln!("the server said:\n{}", self.said());
         }
     }

@@ -124,7 +124,7 @@ impl Shared {
         let mut line = Vec::new();
         let mut buffer = [0; 8192];
         while !self.closed.load(Ordering::SeqCst) {
-            let now = fs::read_link(&self.link).ok();
+            let now = fs::canonicalize(&self.link).ok();
             if now.is_some() && now != target || stream.is_none() {
                 if let Ok(fresh) = connect(&self.link) {
                     let _ = fresh.set_read_timeout(Some(LOOK));

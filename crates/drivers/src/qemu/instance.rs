@@ -6,6 +6,7 @@ use super::launch::{self, Begin};
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
 use crate::steps;
+use serde_json::Value;
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub enum InstanceError {
     /// There is none.
     #[error("no such process")]
     Absent,
+    /// It is held, and would not answer.
+    #[error("the process is held")]
+    Held,
 }
 
 /// One QEMU process.
@@ -73,6 +77,9 @@ impl Instance {
         let process = Self::recorded(folder, number).ok_or(InstanceError::Absent)?;
         if !process.is_alive() {
             return Err(InstanceError::Absent);
+        }
+        if process.is_held() {
+            return Err(InstanceError::Held);
         }
         let qmp = Qmp::connect(&folder.instance(number).join("qmp.sock"))?;
         Ok(Self {
@@ -140,6 +147,13 @@ impl Instance {
         self.process.is_alive()
     }
 
+    /// Whether QEMU told that the guest shut down, or that it was asked to end.
+    pub fn was_shut_down(&self) -> bool {
+        self.qmp
+            .wait_for(Duration::ZERO, |event| event.name == "SHUTDOWN")
+            .is_some()
+    }
+
     /// Presses the power button and waits; says whether the guest went off by itself.
     pub fn power_down(&self, patience: Duration) -> bool {
         self.qmp.run(&SystemPowerdown {}).is_ok() && self.process.wait(patience)
@@ -187,8 +201,21 @@ impl Instance {
 }
 
 fn chain(image: &ImageInfo) -> Vec<String> {
-    let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    image.chain().into_iter().map(last).collect()
+    image.chain().into_iter().map(file_name).collect()
+}
+
+/// The name of a file as QEMU tells it: a path, or all options of the image as `json:{…}` while
+/// they are others than the image itself says.
+fn file_name(told: &str) -> String {
+    let options = told
+        .strip_prefix("json:")
+        .and_then(|text| serde_json::from_str(text).ok());
+    let path = options.and_then(|options: Value| {
+        let file = options.get("file").unwrap_or(&options);
+        file["filename"].as_str().map(str::to_owned)
+    });
+    let path = path.unwrap_or_else(|| told.to_owned());
+    path.rsplit('/').next().unwrap_or(&path).to_owned()
 }
 
 fn last_words(folder: &Folder, number: u32) -> Option<String> {
@@ -210,4 +237,22 @@ fn find_by_socket(number: u32, folder: &Folder) -> Option<Process> {
             let ours = here && String::from_utf8_lossy(&command).contains(&socket);
             ours.then(|| Process::find(pid)).flatten()
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_name;
+
+    #[test]
+    fn a_file_is_named_however_qemu_tells_it() {
+        assert_eq!(file_name("a.qcow2"), "a.qcow2");
+        assert_eq!(file_name("/pool/vm/a.qcow2"), "a.qcow2");
+        let told = r#"json:{"driver": "qcow2", "backing": {"file": {"filename": "b"}},
+            "file": {"driver": "file", "filename": "./a.qcow2"}}"#;
+        assert_eq!(file_name(told), "a.qcow2");
+        assert_eq!(
+            file_name(r#"json:{"driver": "file", "filename": "a.raw"}"#),
+            "a.raw"
+        );
+    }
 }

@@ -26,6 +26,7 @@ pub use process::User as GuestUser;
 pub use qmp::{Qmp, QmpError};
 pub use watchdog::{Watch, run as run_watchdog};
 
+use self::process::Process;
 use crate::diary::{Diary, Note};
 use crate::hypervisor::Hypervisor;
 use crate::volume::qcow2::Qcow2;
@@ -53,6 +54,8 @@ pub struct Qemu {
     volume: Qcow2,
     watch: Arc<Watch>,
     live: Mutex<BTreeMap<VmId, Arc<Instance>>>,
+    /// How machines ended that were not asked to.
+    ended: Mutex<BTreeMap<VmId, VmState>>,
 }
 
 impl Qemu {
@@ -67,6 +70,7 @@ impl Qemu {
             volume,
             watch,
             live: Mutex::default(),
+            ended: Mutex::default(),
         };
         qemu.adopt_all();
         qemu
@@ -94,6 +98,15 @@ impl Qemu {
         if instance.is_alive() {
             return Some(Arc::clone(instance));
         }
+        let state = if instance.was_shut_down() {
+            VmState::Stopped
+        } else {
+            VmState::Crashed
+        };
+        self.ended
+            .lock()
+            .expect("no holder panics")
+            .insert(vm, state);
         live.remove(&vm);
         None
     }
@@ -102,7 +115,30 @@ impl Qemu {
         Folder::new(self.root.join(vm.to_string()), self.user)
     }
 
+    /// An instance of a machine that answers. A QMP server has room for one client, so one that
+    /// is connected already is not connected to again.
+    fn answering(&self, vm: VmId, number: u32) -> Option<Arc<Instance>> {
+        let known = self
+            .instance(vm)
+            .filter(|instance| instance.number() == number);
+        known.or_else(|| Instance::adopt(&self.folder(vm), number).ok().map(Arc::new))
+    }
+
+    /// The state of a machine whose process was not adopted: one that is held does not answer.
+    fn state_unadopted(&self, vm: VmId) -> VmState {
+        let folder = self.folder(vm);
+        let process = folder
+            .current()
+            .and_then(|number| Instance::recorded(&folder, number));
+        if process.is_some_and(Process::is_held) {
+            return VmState::Paused;
+        }
+        let ended = self.ended.lock().expect("no holder panics");
+        ended.get(&vm).copied().unwrap_or(VmState::Stopped)
+    }
+
     fn set_live(&self, vm: VmId, instance: Arc<Instance>) {
+        self.ended.lock().expect("no holder panics").remove(&vm);
         self.live
             .lock()
             .expect("no holder panics")
@@ -116,9 +152,9 @@ impl Qemu {
         }
         let folder = self.folder(vm);
         for number in folder.numbers() {
-            if let Ok(instance) = Instance::adopt(&folder, number) {
+            if let Some(instance) = self.answering(vm, number) {
                 folder.set_current(number);
-                self.set_live(vm, Arc::new(instance));
+                self.set_live(vm, instance);
                 return;
             }
             if let Some(process) = Instance::recorded(&folder, number) {
@@ -148,12 +184,13 @@ impl Hypervisor for Qemu {
 
     fn state(&self, vm: VmId) -> VmState {
         let Some(instance) = self.instance(vm) else {
-            return VmState::Stopped;
+            return self.state_unadopted(vm);
         };
         match instance.qmp().run_state() {
             Ok(state) if state == "running" => VmState::Running,
             Ok(_) => VmState::Paused,
-            Err(_) => VmState::Crashed,
+            Err(_) if instance.is_alive() => VmState::Paused,
+            Err(_) => self.state(vm),
         }
     }
 

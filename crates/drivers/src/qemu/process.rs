@@ -20,13 +20,23 @@ impl Process {
     /// The process with this id, if there is one.
     pub fn find(pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok()?;
-        let (started, _) = stat(pid)?;
+        let started = stat(pid)?.started;
         Some(Self { pid, started })
     }
 
-    /// Whether it is still there, and no zombie.
+    /// Whether it is still there. A zombie is not, once its last thread has let go of its files.
     pub fn is_alive(self) -> bool {
-        stat(self.pid).is_some_and(|(started, state)| started == self.started && state != 'Z')
+        self.look()
+            .is_some_and(|stat| stat.state != 'Z' || stat.threads > 1)
+    }
+
+    /// Whether it is held.
+    pub fn is_held(self) -> bool {
+        self.look().is_some_and(|stat| stat.state == 'T')
+    }
+
+    fn look(self) -> Option<Stat> {
+        stat(self.pid).filter(|stat| stat.started == self.started)
     }
 
     /// Its id.
@@ -71,13 +81,22 @@ impl Process {
     }
 }
 
-/// Start time and state of a process. The command's name, in brackets, may hold anything.
-fn stat(pid: i32) -> Option<(u64, char)> {
+/// What `/proc/PID/stat` says of a process.
+struct Stat {
+    state: char,
+    threads: u64,
+    started: u64,
+}
+
+/// Reads what there is of a process. The command's name, in brackets, may hold anything.
+fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((started, state))
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        threads: fields.get(17)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
 }
 
 /// Who guests run as.

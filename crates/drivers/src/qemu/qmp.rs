@@ -176,7 +176,7 @@ impl Qmp {
                 return state.events.remove(at);
             }
             let left = until.checked_duration_since(Instant::now())?;
-            if state.closed {
+            if state.closed || left.is_zero() {
                 return None;
             }
             state = self

@@ -212,67 +212,83 @@ impl Work<'_> {
         let Some(&top) = chain.first() else {
             return Ok(());
         };
-        let in_use = match &self.instance {
-            Some(instance) => instance
-                .chain_with(&top.name())?
-                .map(|live| (instance, live)),
-            None => None,
-        };
-        if self.volume().exists(self.vm, top) {
-            let swapped = match &self.instance {
-                Some(instance) => instance.chain_with(&fresh.name())?.is_some(),
-                None => false,
-            };
-            if !swapped {
-                self.volume()
-                    .fold(self.vm, top, base, fresh, self.give_way)?;
+        if !self.uses(fresh)? && self.volume().exists(self.vm, top) {
+            if let Some(instance) = &self.instance {
+                // An earlier try may have opened it and come no further.
+                let node_name = layer_node(fresh.id);
+                let _ = instance.qmp().run(&BlockdevDel { node_name });
+            }
+            self.volume()
+                .fold(self.vm, top, base, fresh, self.give_way)?;
+            if let Some(instance) = self
+                .instance
+                .as_deref()
+                .filter(|_| self.uses(top).is_ok_and(|used| used))
+            {
+                self.yield_if_asked()
+                    .inspect_err(|_| drop(self.volume().remove(self.vm, fresh)))?;
+                put_under(instance, top, base, fresh)?;
             }
         }
-        if let Some((instance, live)) = in_use {
-            self.yield_if_asked()
-                .inspect_err(|_| drop(self.volume().remove(self.vm, fresh)))?;
-            swap(instance, &live, chain, base, fresh)?;
+        if let Some(instance) = &self.instance {
+            forget_folded(instance, chain, base, fresh)?;
         }
         for &layer in above {
-            let open = match &self.instance {
-                Some(instance) => instance.chain_with(&layer.name())?.is_some(),
-                None => false,
-            };
-            if !open {
+            if !self.uses(layer)? {
                 self.volume().relink(self.vm, layer, fresh)?;
             }
         }
         self.volume().remove(self.vm, top)?;
         Ok(())
     }
+
+    /// Whether a disk of the running guest is made of this layer.
+    fn uses(&self, layer: LayerFile) -> Result<bool, QmpError> {
+        match &self.instance {
+            Some(instance) => Ok(instance.chain_with(&layer.name())?.is_some()),
+            None => Ok(false),
+        }
+    }
 }
 
-/// Puts `fresh` under the layer that lies on the top of `chain` in a running guest.
-fn swap(
+/// Puts `fresh` in the place of `top` in a running guest.
+fn put_under(
     instance: &Instance,
-    live: &[String],
-    chain: &[LayerFile],
+    top: LayerFile,
     base: LayerFile,
     fresh: LayerFile,
 ) -> Result<(), ReclaimError> {
-    let qmp = instance.qmp();
-    let at = live
-        .iter()
-        .position(|name| *name == chain[0].name())
-        .unwrap_or(0);
-    let upper = at.checked_sub(1).and_then(|at| id_of(&live[at]));
-    let Some(upper) = upper else { return Ok(()) };
-    let active = live.first().and_then(|name| id_of(name)).unwrap_or(upper);
-    qmp.run(&BlockdevAdd(layer_options(fresh, false, Some(base.id))))?;
+    let live = instance.chain_with(&top.name())?.unwrap_or_default();
+    let Some((upper, active)) = upper_of(&live, top) else {
+        return Ok(());
+    };
+    instance
+        .qmp()
+        .run(&BlockdevAdd(layer_options(fresh, false, Some(base.id))))?;
     let file = LayerFile {
         id: upper,
         format: Format::Qcow2,
     };
     let mut options = layer_options(file, upper == active, Some(fresh.id));
     options["file"] = file_node(upper).into();
-    qmp.run(&BlockdevReopen {
+    instance.qmp().run(&BlockdevReopen {
         options: vec![options],
     })?;
+    Ok(())
+}
+
+/// Closes what `fresh` has taken the place of, and says so in the layer above it.
+fn forget_folded(
+    instance: &Instance,
+    chain: &[LayerFile],
+    base: LayerFile,
+    fresh: LayerFile,
+) -> Result<(), ReclaimError> {
+    let qmp = instance.qmp();
+    let live = instance.chain_with(&fresh.name())?.unwrap_or_default();
+    let Some((upper, active)) = upper_of(&live, fresh) else {
+        return Ok(());
+    };
     for layer in chain.iter().take_while(|layer| layer.id != base.id) {
         let _ = qmp.run(&BlockdevDel {
             node_name: layer_node(layer.id),
@@ -284,6 +300,13 @@ fn swap(
         backing_file: fresh.name(),
     })?;
     Ok(())
+}
+
+/// The layer that lies on `layer` in a chain, and the active one.
+fn upper_of(live: &[String], layer: LayerFile) -> Option<(LayerId, LayerId)> {
+    let at = live.iter().position(|name| *name == layer.name())?;
+    let upper = id_of(live.get(at.checked_sub(1)?)?)?;
+    Some((upper, id_of(live.first()?)?))
 }
 
 fn job(child: LayerFile) -> String {

@@ -21,10 +21,10 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use tintype_model::Refusal;
 use tintype_model::effect::{After, Facts, Outcome, Revert};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
+use tintype_model::{Refusal, VmId};
 
 #[derive(Debug, thiserror::Error)]
 enum RevertError {
@@ -97,7 +97,7 @@ fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Fact
     let new = make_ready(qemu, &folder, revert, diary)?;
     let old = qemu.instance(vm);
     let begun = Instant::now();
-    match switch(qemu, old.as_deref(), &new) {
+    match switch(qemu, &folder, old.as_deref(), &new) {
         Ok(()) => {}
         Err(error) => {
             new.process().kill();
@@ -191,12 +191,19 @@ fn load(instance: &Instance, revert: &Revert) -> Result<(), RevertError> {
 }
 
 /// Holds the old process and lets the new one run.
-fn switch(qemu: &Qemu, old: Option<&Instance>, new: &Instance) -> Result<(), RevertError> {
+fn switch(
+    qemu: &Qemu,
+    folder: &Folder,
+    old: Option<&Instance>,
+    new: &Instance,
+) -> Result<(), RevertError> {
     let armed = match old {
         Some(old) => Some(qemu.watch.arm(Heal::GoOn {
             old: old.process(),
             new: new.process(),
             socket: new.watch_socket(),
+            folder: folder.path().to_owned(),
+            number: new.number(),
         })?),
         None => None,
     };
@@ -233,11 +240,11 @@ pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
         Note::Resumed { pause_ms } => Some(*pause_ms),
         _ => None,
     });
-    if let Some(new) = find_winner(&folder, notes) {
+    if let Some(new) = find_winner(qemu, vm, notes) {
         kill_all(&folder, |number| number != new.number());
         folder.set_current(new.number());
         folder.clear_instances(Some(new.number()));
-        qemu.set_live(vm, Arc::new(new));
+        qemu.set_live(vm, new);
         return Outcome::Done(Facts {
             switched: true,
             running: true,
@@ -253,11 +260,18 @@ pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
             ..Facts::default()
         });
     }
-    let current = folder.current();
-    if let Some(old) = current.and_then(|number| Instance::recorded(&folder, number)) {
+    let left = folder.numbers().into_iter().find_map(|number| {
+        let process = Instance::recorded(&folder, number).filter(|process| process.is_alive())?;
+        Some((number, process))
+    });
+    if let Some((number, old)) = left {
+        folder.set_current(number);
         old.go_on();
+        if let Some(instance) = qemu.answering(vm, number) {
+            qemu.set_live(vm, instance);
+        }
     }
-    folder.clear_instances(current);
+    folder.clear_instances(left.map(|(number, _)| number));
     remove_overlays(qemu, revert);
     let running = qemu.state(vm) == VmState::Running;
     let reason = Refusal::new(Code::Interrupted)
@@ -272,11 +286,12 @@ pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
 }
 
 /// The new process, if it runs; one that does not is ended.
-fn find_winner(folder: &Folder, notes: &[Note]) -> Option<Instance> {
+fn find_winner(qemu: &Qemu, vm: VmId, notes: &[Note]) -> Option<Arc<Instance>> {
+    let folder = qemu.folder(vm);
     let current = folder.current();
     let is_new =
         |number| notes.contains(&Note::Launched { instance: number }) || Some(number) > current;
-    let runs = |instance: &Instance| {
+    let runs = |instance: &Arc<Instance>| {
         instance
             .qmp()
             .run_state()
@@ -287,10 +302,10 @@ fn find_winner(folder: &Folder, notes: &[Note]) -> Option<Instance> {
         .into_iter()
         .filter(|&number| is_new(number));
     let winner = new
-        .filter_map(|number| Instance::adopt(folder, number).ok())
+        .filter_map(|number| qemu.answering(vm, number))
         .find(runs);
-    let won = winner.as_ref().map(Instance::number);
-    kill_all(folder, |number| is_new(number) && Some(number) != won);
+    let won = winner.as_ref().map(|instance| instance.number());
+    kill_all(&folder, |number| is_new(number) && Some(number) != won);
     winner
 }
 

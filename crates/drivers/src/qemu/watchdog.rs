@@ -5,6 +5,7 @@
 //! armed, or a deadline passes, it heals.
 
 use super::commands::{Cont, MigrationStatus, QueryMigrate};
+use super::folder::Folder;
 use super::process::Process;
 use super::qmp::Qmp;
 use crate::steps;
@@ -46,6 +47,10 @@ pub enum Heal {
         new: Process,
         /// The new one's QMP server for the watchdog.
         socket: PathBuf,
+        /// The machine's folder, where the new one is marked as current if it has taken over.
+        folder: PathBuf,
+        /// The new one's number.
+        number: u32,
     },
 }
 
@@ -233,12 +238,20 @@ fn start(work: Heal) -> bool {
 fn heal(work: &Heal) {
     match work {
         Heal::Resume { socket } => resume(socket),
-        Heal::GoOn { old, new, socket } => {
+        Heal::GoOn {
+            old,
+            new,
+            socket,
+            folder,
+            number,
+        } => {
             thread::sleep(SETTLING);
             let took_over = Qmp::connect(socket)
                 .and_then(|qmp| qmp.run_state())
                 .is_ok_and(|state| state == "running");
-            if !took_over {
+            if took_over {
+                Folder::new(folder.clone(), None).set_current(*number);
+            } else {
                 new.kill();
                 old.go_on();
             }
