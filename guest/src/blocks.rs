@@ -45,11 +45,7 @@ impl Disks {
                 rings.push(Arc::new(Mutex::new(ring)));
             }
         }
-        Self {
-            rings,
-            rate: Arc::default(),
-            writing: Once::new(),
-        }
+        Self { rings, rate: Arc::default(), writing: Once::new() }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -80,10 +76,7 @@ impl Disks {
     }
 
     fn each<T>(&self, mut f: impl FnMut(&mut Ring) -> Result<T, String>) -> Result<Vec<T>, String> {
-        self.rings
-            .iter()
-            .map(|ring| f(&mut ring.lock().expect("no holder panics")))
-            .collect()
+        self.rings.iter().map(|ring| f(&mut ring.lock().expect("no holder panics"))).collect()
     }
 }
 
@@ -123,12 +116,7 @@ impl Ring {
             .map_err(|e| e.to_string())?
             * 512;
         let slots = (bytes / BLOCK as u64).saturating_sub(1).min(MOST_SLOTS);
-        let mut ring = Self {
-            file,
-            slots,
-            last: 0,
-            torn: 0,
-        };
+        let mut ring = Self { file, slots, last: 0, torn: 0 };
         ring.last = ring.scan()?.0;
         Ok(ring)
     }
@@ -148,10 +136,7 @@ impl Ring {
 
     fn report(&mut self) -> Result<String, String> {
         let (on_disk, damaged) = self.scan()?;
-        Ok(format!(
-            "ram={},disk={on_disk},damaged={damaged},torn={}",
-            self.last, self.torn
-        ))
+        Ok(format!("ram={},disk={on_disk},damaged={damaged},torn={}", self.last, self.torn))
     }
 
     /// The highest number on the disk, and how many slots do not hold what that number implies.
@@ -160,17 +145,10 @@ impl Ring {
         for slot in 0..self.slots {
             found.push(self.get(1 + slot).unwrap_or(Some(u64::MAX)).unwrap_or(0));
         }
-        let highest = found
-            .iter()
-            .copied()
-            .filter(|&n| n != u64::MAX)
-            .max()
-            .unwrap_or(0);
+        let highest = found.iter().copied().filter(|&n| n != u64::MAX).max().unwrap_or(0);
         // The highest number not above `highest` that falls into the slot.
         let expected = |slot| highest.saturating_sub((highest + self.slots - slot) % self.slots);
-        let damaged = (0..self.slots)
-            .filter(|&s| found[s as usize] != expected(s))
-            .count();
+        let damaged = (0..self.slots).filter(|&s| found[s as usize] != expected(s)).count();
         Ok((highest, damaged as u64))
     }
 
@@ -183,9 +161,7 @@ impl Ring {
     /// The number in a block; `None` where nothing of ours was ever written.
     fn get(&self, at: u64) -> Result<Option<u64>, String> {
         let mut block = Block([0; BLOCK]);
-        self.file
-            .read_exact_at(&mut block.0, at * BLOCK as u64)
-            .map_err(|e| e.to_string())?;
+        self.file.read_exact_at(&mut block.0, at * BLOCK as u64).map_err(|e| e.to_string())?;
         block.number()
     }
 }
@@ -195,9 +171,7 @@ impl Block {
         let mut block = Self([0; BLOCK]);
         let mut value = number | 1 << 63;
         for word in block.0.chunks_exact_mut(8) {
-            value = value
-                .wrapping_mul(0x5851_f42d_4c95_7f2d)
-                .wrapping_add(0x1405_7b7e_f767_814f);
+            value = value.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             word.copy_from_slice(&value.to_le_bytes());
         }
         block.0[..8].copy_from_slice(&MAGIC.to_le_bytes());

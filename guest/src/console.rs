@@ -14,10 +14,7 @@ impl Console {
     pub(crate) fn open(path: &str) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         make_raw(&file)?;
-        Ok(Self {
-            writer: Mutex::new(file.try_clone()?),
-            reader: Mutex::new(BufReader::new(file)),
-        })
+        Ok(Self { writer: Mutex::new(file.try_clone()?), reader: Mutex::new(BufReader::new(file)) })
     }
 
     /// Writes one line in one system call, so that ticks and answers never mix.

@@ -96,11 +96,7 @@ impl Guest {
 
     fn epochs(&self) -> Result<String, String> {
         let disks: Vec<String> = self.disks.epochs()?.iter().map(u64::to_string).collect();
-        Ok(format!(
-            "ram={} disks={}",
-            self.epoch.load(Ordering::SeqCst),
-            disks.join(",")
-        ))
+        Ok(format!("ram={} disks={}", self.epoch.load(Ordering::SeqCst), disks.join(",")))
     }
 }
 

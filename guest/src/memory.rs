@@ -42,11 +42,7 @@ impl Memory {
         filled.words = vec![0; pages * WORDS];
         filled.content = Some(content);
         for page in 0..pages {
-            write_page(
-                &mut filled.words[page * WORDS..][..WORDS],
-                page as u64,
-                content,
-            );
+            write_page(&mut filled.words[page * WORDS..][..WORDS], page as u64, content);
         }
         Ok(pages.to_string())
     }

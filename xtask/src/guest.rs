@@ -15,11 +15,8 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     fs::create_dir_all(&out)?;
     let program = build_program(root)?;
     let kernel = unpack_kernel(&out)?;
-    let stamp = format!(
-        "{}\n{}\n",
-        kernel.version,
-        digest(&[&program, Path::new("/bin/busybox")])?
-    );
+    let stamp =
+        format!("{}\n{}\n", kernel.version, digest(&[&program, Path::new("/bin/busybox")])?);
     let stamp_file = out.join("stamp");
     if fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp)
         && out.join("initrd.gz").exists()
@@ -46,20 +43,12 @@ impl Kernel {
 
 fn build_program(root: &Path) -> Result<PathBuf> {
     let target = root.join("target/guest-program");
-    run(
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--package",
-                "tintype-guest",
-            ])
-            .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
-            .arg(&target)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .current_dir(root),
-    )?;
+    run(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--release", "--package", "tintype-guest"])
+        .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
+        .arg(&target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .current_dir(root))?;
     Ok(target.join("x86_64-unknown-linux-gnu/release/tintype-guest"))
 }
 
@@ -77,21 +66,15 @@ fn unpack_kernel(out: &Path) -> Result<Kernel> {
     fs::create_dir_all(&download)?;
     // apt fetches as an unprivileged user, who has to be able to write here.
     fs::set_permissions(&download, fs::Permissions::from_mode(0o777))?;
-    let fetch = || {
-        run(Command::new("apt-get")
-            .args(["download", "-qq", &package])
-            .current_dir(&download))
-    };
+    let fetch =
+        || run(Command::new("apt-get").args(["download", "-qq", &package]).current_dir(&download));
     if fetch().is_err() {
         apt_update()?;
         fetch()?;
     }
     let deb = fs::read_dir(&download)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with(&package))
-        })
+        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&package)))
         .context("apt-get downloaded no kernel package")?;
     let _ = fs::remove_dir_all(&tree);
     run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&tree))?;
@@ -101,12 +84,7 @@ fn unpack_kernel(out: &Path) -> Result<Kernel> {
 
 fn unpacked_version(tree: &Path) -> Option<String> {
     fs::read_dir(tree.join("boot")).ok()?.find_map(|entry| {
-        entry
-            .ok()?
-            .file_name()
-            .to_str()?
-            .strip_prefix("vmlinuz-")
-            .map(str::to_owned)
+        entry.ok()?.file_name().to_str()?.strip_prefix("vmlinuz-").map(str::to_owned)
     })
 }
 
@@ -140,19 +118,13 @@ fn pack_initrd(out: &Path, program: &Path, kernel: &Kernel) -> Result<()> {
          $busybox mount -t sysfs sys /sys\n$busybox mount -t devtmpfs dev /dev\n",
     );
     for module in modules_in_order(kernel)? {
-        let name = module
-            .file_name()
-            .context("a module has a name")?
-            .to_string_lossy()
-            .into_owned();
+        let name =
+            module.file_name().context("a module has a name")?.to_string_lossy().into_owned();
         let target = tree.join("modules").join(&name);
         fs::copy(&module, &target)?;
         let mut plain = name.clone();
         if let Some(stem) = name.strip_suffix(".xz") {
-            run(Command::new("xz")
-                .arg("--decompress")
-                .arg("--force")
-                .arg(&target))?;
+            run(Command::new("xz").arg("--decompress").arg("--force").arg(&target))?;
             plain = stem.to_owned();
         }
         init.push_str(&format!("$busybox insmod /modules/{plain}\n"));
@@ -170,10 +142,7 @@ fn pack_initrd(out: &Path, program: &Path, kernel: &Kernel) -> Result<()> {
 /// The module files with what they depend on, each once, dependencies first.
 fn modules_in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let tree = fs::canonicalize(&kernel.tree)?;
-    run(Command::new("/sbin/depmod")
-        .arg("-b")
-        .arg(&tree)
-        .arg(&kernel.version))?;
+    run(Command::new("/sbin/depmod").arg("-b").arg(&tree).arg(&kernel.version))?;
     let mut files = Vec::new();
     for module in MODULES {
         let listing = output(
@@ -200,9 +169,7 @@ fn digest(files: &[&Path]) -> Result<String> {
 }
 
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
         bail!("{command:?} ended with {status}");
     }
@@ -210,9 +177,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
         bail!(
             "{command:?} ended with {}: {}",

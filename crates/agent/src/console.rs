@@ -110,11 +110,7 @@ async fn read_on(console: &Console, mut reader: OwnedReadHalf, folder: &Folder, 
         let read = tokio::time::timeout(LOOK, reader.read(&mut buffer)).await;
         match read {
             Ok(Ok(0) | Err(_)) => return,
-            Ok(Ok(n)) => console
-                .said
-                .lock()
-                .expect("no holder panics")
-                .add(&buffer[..n]),
+            Ok(Ok(n)) => console.said.lock().expect("no holder panics").add(&buffer[..n]),
             Err(_) if folder.current() != Some(number) => return,
             Err(_) => {}
         }
@@ -126,8 +122,7 @@ impl Said {
         self.last.extend(bytes);
         let excess = self.last.len().saturating_sub(KEPT);
         self.last.drain(..excess);
-        self.listeners
-            .retain(|listener| listener.try_send(bytes.to_vec()).is_ok());
+        self.listeners.retain(|listener| listener.try_send(bytes.to_vec()).is_ok());
     }
 }
 
@@ -135,8 +130,6 @@ impl Said {
 async fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
     let name: PathBuf = path.file_name().unwrap_or_default().into();
-    let short = Path::new("/proc/self/fd")
-        .join(folder.as_raw_fd().to_string())
-        .join(name);
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
     UnixStream::connect(short).await
 }

@@ -54,10 +54,7 @@ impl Journals {
             other => other?,
         };
         let mut known = Known::Nothing;
-        for line in text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-        {
+        for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
             known = match (known, line) {
                 (Known::Begun(mut notes), Line::Noted(note)) => {
                     notes.push(note);
@@ -120,11 +117,7 @@ impl Journal {
         text.push('\n');
         steps::around(label, || {
             self.file.write_all(text.as_bytes())?;
-            if durably {
-                self.file.sync_data()
-            } else {
-                Ok(())
-            }
+            if durably { self.file.sync_data() } else { Ok(()) }
         })
     }
 }
@@ -140,10 +133,7 @@ impl Diary for Journal {
 
     fn tell(&mut self, step: &str, fraction: f64) {
         let mut progress = self.progress.lock().expect("no holder panics");
-        *progress = Progress {
-            fraction: fraction.clamp(0.0, 1.0),
-            step: step.to_owned(),
-        };
+        *progress = Progress { fraction: fraction.clamp(0.0, 1.0), step: step.to_owned() };
     }
 }
 
@@ -162,10 +152,7 @@ mod tests {
     use tintype_wire::agent::Progress;
 
     fn progress() -> Arc<Mutex<Progress>> {
-        Arc::new(Mutex::new(Progress {
-            fraction: 0.0,
-            step: String::new(),
-        }))
+        Arc::new(Mutex::new(Progress { fraction: 0.0, step: String::new() }))
     }
 
     #[test]
@@ -173,17 +160,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journals = Journals::open(folder.path().to_owned()).unwrap();
         let id = EffectId(uuid::Uuid::new_v4());
-        let effect = Effect::DeleteVm {
-            vm: VmId(uuid::Uuid::new_v4()),
-        };
+        let effect = Effect::DeleteVm { vm: VmId(uuid::Uuid::new_v4()) };
         assert_eq!(journals.known(id).unwrap(), Known::Nothing);
         let mut journal = journals.begin(id, &effect, progress()).unwrap();
         journal.note(Note::Switched).unwrap();
         journal.file.write_all(b"{\"noted\": \"arm").unwrap();
-        assert_eq!(
-            journals.known(id).unwrap(),
-            Known::Begun(vec![Note::Switched])
-        );
+        assert_eq!(journals.known(id).unwrap(), Known::Begun(vec![Note::Switched]));
         let mut again = journals.begin(id, &effect, progress()).unwrap();
         let outcome = Outcome::Done(Facts::default());
         again.end(&outcome).unwrap();

@@ -65,9 +65,7 @@ impl LocalAgent {
     ) -> Result<Arc<Self>, OpenError> {
         let pool = data.join("pools/default");
         make_folders(data, &pool).map_err(|error| OpenError::Io(data.to_owned(), error))?;
-        let data = data
-            .canonicalize()
-            .map_err(|error| OpenError::Io(data.to_owned(), error))?;
+        let data = data.canonicalize().map_err(|error| OpenError::Io(data.to_owned(), error))?;
         let pool = data.join("pools/default");
         let io_error = |error| OpenError::Io(data.clone(), error);
         let capabilities = probe(&data.join("host"), accel)?;
@@ -106,13 +104,7 @@ impl LocalAgent {
 
     /// One effect at a time for each machine.
     fn turn(&self, vm: VmId) -> Arc<AsyncMutex<()>> {
-        Arc::clone(
-            self.turns
-                .lock()
-                .expect("no holder panics")
-                .entry(vm)
-                .or_default(),
-        )
+        Arc::clone(self.turns.lock().expect("no holder panics").entry(vm).or_default())
     }
 
     fn attach_console(&self, vm: VmId) {
@@ -133,10 +125,7 @@ fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
         (data.join("pools"), 0o711),
         (pool.to_owned(), 0o711),
     ] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)?;
+        fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
     }
     Ok(())
 }
@@ -144,28 +133,13 @@ fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
 impl Shared {
     fn perform(&self, id: EffectId, effect: &Effect, give_way: &AtomicBool) -> Outcome {
         let _counting = steps::begin(effect.word());
-        let progress = Arc::new(Mutex::new(Progress {
-            fraction: 0.0,
-            step: "begun".to_owned(),
-        }));
-        self.progress
-            .lock()
-            .expect("no holder panics")
-            .insert(id, Arc::clone(&progress));
-        let outcome = self
-            .journaled(id, effect, progress, give_way)
-            .unwrap_or_else(|error| {
-                let reason =
-                    Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
-                let running = self.qemu.state(effect.vm()).is_live();
-                Outcome::Failed(
-                    reason,
-                    Facts {
-                        running,
-                        ..Facts::default()
-                    },
-                )
-            });
+        let progress = Arc::new(Mutex::new(Progress { fraction: 0.0, step: "begun".to_owned() }));
+        self.progress.lock().expect("no holder panics").insert(id, Arc::clone(&progress));
+        let outcome = self.journaled(id, effect, progress, give_way).unwrap_or_else(|error| {
+            let reason = Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
+            let running = self.qemu.state(effect.vm()).is_live();
+            Outcome::Failed(reason, Facts { running, ..Facts::default() })
+        });
         self.progress.lock().expect("no holder panics").remove(&id);
         outcome
     }
@@ -199,10 +173,7 @@ impl Shared {
         if let Effect::TakeSnapshot(take) = effect
             && take.memory
         {
-            self.reserved
-                .lock()
-                .expect("no holder panics")
-                .insert(id, take.memory_bytes);
+            self.reserved.lock().expect("no holder panics").insert(id, take.memory_bytes);
         }
     }
 }
@@ -216,33 +187,19 @@ impl Agent for LocalAgent {
         let give_way = Arc::new(AtomicBool::new(false));
         if matches!(effect, Effect::Reclaim { .. }) {
             let flag = Arc::clone(&give_way);
-            self.shared
-                .yielding
-                .lock()
-                .expect("no holder panics")
-                .insert(vm, flag);
+            self.shared.yielding.lock().expect("no holder panics").insert(vm, flag);
         }
         let starts = matches!(effect, Effect::StartVm(_) | Effect::Revert(_));
         let deletes = matches!(effect, Effect::DeleteVm { .. });
         self.shared.reserve(id, &effect);
         let shared = Arc::clone(&self.shared);
         let work = move || shared.perform(id, &effect, &give_way);
-        let outcome = tokio::task::spawn_blocking(work)
-            .await
-            .unwrap_or_else(|error| {
-                let reason = Refusal::new(Code::Internal).detail(error.to_string());
-                Outcome::Failed(reason, Facts::default())
-            });
-        self.shared
-            .reserved
-            .lock()
-            .expect("no holder panics")
-            .remove(&id);
-        self.shared
-            .yielding
-            .lock()
-            .expect("no holder panics")
-            .remove(&vm);
+        let outcome = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+            let reason = Refusal::new(Code::Internal).detail(error.to_string());
+            Outcome::Failed(reason, Facts::default())
+        });
+        self.shared.reserved.lock().expect("no holder panics").remove(&id);
+        self.shared.yielding.lock().expect("no holder panics").remove(&vm);
         if starts {
             self.attach_console(vm);
         }
@@ -259,18 +216,11 @@ impl Agent for LocalAgent {
 
     fn progress(&self, id: EffectId) -> Option<Progress> {
         let all = self.shared.progress.lock().expect("no holder panics");
-        all.get(&id)
-            .map(|progress| progress.lock().expect("no holder panics").clone())
+        all.get(&id).map(|progress| progress.lock().expect("no holder panics").clone())
     }
 
     fn give_way(&self, vm: VmId) {
-        if let Some(flag) = self
-            .shared
-            .yielding
-            .lock()
-            .expect("no holder panics")
-            .get(&vm)
-        {
+        if let Some(flag) = self.shared.yielding.lock().expect("no holder panics").get(&vm) {
             flag.store(true, Ordering::SeqCst);
         }
     }
@@ -299,13 +249,7 @@ impl Agent for LocalAgent {
     async fn host(&self) -> HostFacts {
         let (memory_free_bytes, memory_total_bytes) = host::memory();
         let (free, pool_total_bytes) = host::space(&self.pool);
-        let reserved: u64 = self
-            .shared
-            .reserved
-            .lock()
-            .expect("no holder panics")
-            .values()
-            .sum();
+        let reserved: u64 = self.shared.reserved.lock().expect("no holder panics").values().sum();
         HostFacts {
             capabilities: self.shared.qemu.capabilities().clone(),
             memory_free_bytes,
@@ -320,10 +264,7 @@ impl Agent for LocalAgent {
         let shared = Arc::clone(&self.shared);
         let look = move || {
             let machines = shared.qemu.machines();
-            machines
-                .into_iter()
-                .map(|vm| (vm, shared.qemu.state(vm)))
-                .collect()
+            machines.into_iter().map(|vm| (vm, shared.qemu.state(vm))).collect()
         };
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }

@@ -63,9 +63,7 @@ fn create_vm(qemu: &Qemu, create: &CreateVm) -> Outcome {
         }
         for disk in &create.disks {
             volume.create(vm, disk)?;
-            facts
-                .sizes
-                .insert(disk.layer.id, volume.allocated_bytes(vm, disk.layer)?);
+            facts.sizes.insert(disk.layer.id, volume.allocated_bytes(vm, disk.layer)?);
         }
         Ok(facts)
     };
@@ -80,20 +78,14 @@ fn create_vm(qemu: &Qemu, create: &CreateVm) -> Outcome {
 
 /// Of a machine that is off, new layers are all there is to make.
 fn take_snapshot(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> Outcome {
-    let overlays = take
-        .disks
-        .iter()
-        .map(|disk| (disk.overlay_file(), disk.active));
+    let overlays = take.disks.iter().map(|disk| (disk.overlay_file(), disk.active));
     if let Err(error) = make_overlays(qemu, take.vm, overlays) {
         return storage_failed(&error, take.running);
     }
     if take.running {
         return qemu.take(take, diary);
     }
-    let mut facts = Facts {
-        switched: true,
-        ..Facts::default()
-    };
+    let mut facts = Facts { switched: true, ..Facts::default() };
     for disk in &take.disks {
         if let Ok(size) = qemu.volume().allocated_bytes(take.vm, disk.active) {
             facts.sizes.insert(disk.active.id, size);
@@ -103,11 +95,7 @@ fn take_snapshot(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> Out
 }
 
 fn go_back(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Outcome {
-    let chains = revert
-        .launch
-        .disks
-        .iter()
-        .map(|disk| (disk.chain[0], disk.chain[1]));
+    let chains = revert.launch.disks.iter().map(|disk| (disk.chain[0], disk.chain[1]));
     match make_overlays(qemu, revert.launch.vm, chains) {
         Ok(()) => qemu.revert(revert, diary),
         Err(error) => storage_failed(&error, qemu.state(revert.launch.vm).is_live()),
@@ -133,11 +121,5 @@ fn make_overlays(
 
 fn storage_failed(error: &VolumeError, running: bool) -> Outcome {
     let reason = Refusal::new(Code::StorageFailed).detail(error.to_string());
-    Outcome::Failed(
-        reason,
-        Facts {
-            running,
-            ..Facts::default()
-        },
-    )
+    Outcome::Failed(reason, Facts { running, ..Facts::default() })
 }

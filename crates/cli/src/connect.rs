@@ -35,14 +35,8 @@ fn home() -> PathBuf {
 }
 
 pub(crate) fn client(url: Option<&str>, token: Option<&str>) -> Result<Client, Failure> {
-    let places = [
-        home().join(".config/tintype/config.toml"),
-        default_data().join("client.toml"),
-    ];
-    let mut access = Access {
-        url: url.map(str::to_owned),
-        token: token.map(str::to_owned),
-    };
+    let places = [home().join(".config/tintype/config.toml"), default_data().join("client.toml")];
+    let mut access = Access { url: url.map(str::to_owned), token: token.map(str::to_owned) };
     for place in places {
         if access.url.is_some() && access.token.is_some() {
             break;
@@ -51,10 +45,7 @@ pub(crate) fn client(url: Option<&str>, token: Option<&str>) -> Result<Client, F
             continue;
         };
         let found: Access = toml::from_str(&text).map_err(|error| {
-            Failure::plain(
-                format!("{} is not understood", place.display()),
-                error.to_string(),
-            )
+            Failure::plain(format!("{} is not understood", place.display()), error.to_string())
         })?;
         // A token is for the server it was found with.
         if access.url.is_none() || access.url == found.url {

@@ -15,10 +15,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// It was tried and failed: exit code 1.
     pub(crate) fn failed(problem: Problem) -> Self {
-        Self {
-            code: 1,
-            problem: Box::new(problem),
-        }
+        Self { code: 1, problem: Box::new(problem) }
     }
 
     /// Something is wrong on this side.
@@ -30,10 +27,7 @@ impl Failure {
             code: "failed".to_owned(),
             ..Problem::internal(String::new())
         };
-        Self {
-            code: 1,
-            problem: Box::new(problem),
-        }
+        Self { code: 1, problem: Box::new(problem) }
     }
 
     /// Adds what to do about it.
@@ -52,10 +46,7 @@ impl Failure {
             hint: String::new(),
             blocking: Vec::new(),
         };
-        Self {
-            code: 4,
-            problem: Box::new(problem),
-        }
+        Self { code: 4, problem: Box::new(problem) }
     }
 
     /// Tells, and answers the exit code.

@@ -32,15 +32,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Failure> {
-    let Args {
-        verb,
-        output,
-        wait,
-        no_wait,
-        yes,
-        url,
-        token,
-    } = args;
+    let Args { verb, output, wait, no_wait, yes, url, token } = args;
     let context = || -> Result<connect::Context, Failure> {
         Ok(connect::Context {
             client: connect::client(url.as_deref(), token.as_deref())?,

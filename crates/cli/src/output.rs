@@ -34,10 +34,7 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
     let mut text = String::new();
     for row in std::iter::once(&heading).chain(rows) {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
@@ -47,10 +44,7 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 /// Names and values, one on a line.
 pub(crate) fn card(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    fields
-        .iter()
-        .map(|(name, value)| format!("{name:width$}  {value}\n"))
-        .collect()
+    fields.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
 /// Sees an operation through, with a bar on a terminal, unless the caller does not want to wait.
@@ -60,9 +54,7 @@ pub(crate) async fn follow(
     done: impl FnOnce(&Operation) -> String,
 ) -> Result<Operation, Failure> {
     if !context.wait {
-        print(context, &operation, |operation| {
-            format!("{} {}", operation.kind, operation.id)
-        });
+        print(context, &operation, |operation| format!("{} {}", operation.kind, operation.id));
         return Ok(operation);
     }
     let bar = bar(context, &operation);
@@ -92,9 +84,7 @@ fn bar(context: &Context, operation: &Operation) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {elapsed} {msg}");
     let bar = ProgressBar::new(100).with_prefix(operation.kind.clone());
     bar.enable_steady_tick(Duration::from_millis(100));
-    style.map_or(bar.clone(), |style| {
-        bar.with_style(style.progress_chars("=> "))
-    })
+    style.map_or(bar.clone(), |style| bar.with_style(style.progress_chars("=> ")))
 }
 
 /// On a terminal, says what is lost and asks.
@@ -117,10 +107,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![
-            vec!["a".to_owned(), "running".to_owned()],
-            vec!["longer".into(), "x".into()],
-        ];
+        let rows =
+            vec![vec!["a".to_owned(), "running".to_owned()], vec!["longer".into(), "x".into()]];
         insta::assert_snapshot!(table(&["NAME", "STATE"], &rows), @r"
         NAME    STATE
         a       running

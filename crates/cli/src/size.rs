@@ -1,45 +1,27 @@
 //! Sizes as people write and read them.
 
-const UNITS: [(&str, u64); 5] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+const UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Bytes from text such as `512MiB` or `10GiB`; a bare number is bytes.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let unit = unit.trim();
-    let factor = match UNITS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-    {
+    let factor = match UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
         Some((_, factor)) => *factor,
         None if unit.is_empty() => 1,
         None => {
-            return Err(format!(
-                "{text:?} is no size; write it like 512MiB or 10GiB"
-            ));
+            return Err(format!("{text:?} is no size; write it like 512MiB or 10GiB"));
         }
     };
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(factor));
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     bytes.ok_or_else(|| format!("{text:?} is no size; write it like 512MiB or 10GiB"))
 }
 
 /// Bytes as text.
 pub(crate) fn show(bytes: u64) -> String {
-    let (unit, factor) = UNITS
-        .into_iter()
-        .find(|(_, factor)| bytes >= *factor)
-        .unwrap_or(("B", 1));
+    let (unit, factor) = UNITS.into_iter().find(|(_, factor)| bytes >= *factor).unwrap_or(("B", 1));
     let tenths = bytes / (factor / 10).max(1);
     if factor == 1 || bytes.is_multiple_of(factor) {
         format!("{} {unit}", bytes / factor)

@@ -39,11 +39,7 @@ pub fn set_plan(plan: Plan) {
 /// Counts the steps of an effect on this thread from now on, until the guard is dropped.
 pub fn begin(word: &'static str) -> Guard {
     if PLAN.get().is_some() {
-        ACT.set(Some(Act {
-            word,
-            number: 0,
-            seen: Vec::new(),
-        }));
+        ACT.set(Some(Act { word, number: 0, seen: Vec::new() }));
     }
     Guard
 }
@@ -83,11 +79,7 @@ fn point(label: &str, side: &str) {
         {
             let _ = writeln!(file, "{} {} {step}", act.word, act.number);
         }
-        if plan
-            .kill_at
-            .as_ref()
-            .is_some_and(|(word, n)| word == act.word && *n == act.number)
-        {
+        if plan.kill_at.as_ref().is_some_and(|(word, n)| word == act.word && *n == act.number) {
             die();
         }
     });

@@ -14,10 +14,7 @@ use tintype_model::tree::Scope;
 use tintype_model::vm::VmState;
 
 fn both(number: u64) -> Remembered {
-    Remembered {
-        ram: number,
-        disks: vec![number, number],
-    }
+    Remembered { ram: number, disks: vec![number, number] }
 }
 
 /// C2, E5, E17: memory and disks of one instant come back, and the guest goes on from there; from
@@ -48,13 +45,7 @@ fn disks_come_back_and_the_machine_is_off(bench: &Bench<impl Host>) {
     assert_eq!(bench.host.hypervisor().state(vm), VmState::Stopped);
     let off = bench.taken(vm, Kind::Disk);
     done(bench.revert(vm, off, Power::Start));
-    assert_eq!(
-        bench.host.read(vm),
-        Remembered {
-            ram: 0,
-            disks: vec![1, 1]
-        }
-    );
+    assert_eq!(bench.host.read(vm), Remembered { ram: 0, disks: vec![1, 1] });
 }
 
 /// A11, E15, E33, E34, E35, R8: a tree with branches; any node can be gone back to, and deleting
@@ -138,11 +129,7 @@ fn many_snapshots_make_no_long_chain(bench: &Bench<impl Host>) {
         snapshots.push(bench.taken(vm, Kind::Disk));
         assert!(bench.timeline(vm).depth() <= DEPTH_MOST);
         bench.settle(vm);
-        assert!(
-            bench.timeline(vm).depth() <= 9,
-            "depth {}",
-            bench.timeline(vm).depth()
-        );
+        assert!(bench.timeline(vm).depth() <= 9, "depth {}", bench.timeline(vm).depth());
     }
     bench.host.write(vm, 99);
     assert_eq!(bench.host.read(vm).disks, [99, 99]);

@@ -36,12 +36,7 @@ fn scene() -> (Bench<Fake>, VmId, SnapshotId) {
 fn create(kind: Kind) -> Command {
     let snapshot = SnapshotId(Uuid::new_v4());
     let (name, description) = (Some("new".to_owned()), String::new());
-    Command::CreateSnapshot(CreateSnapshot {
-        snapshot,
-        name,
-        description,
-        kind,
-    })
+    Command::CreateSnapshot(CreateSnapshot { snapshot, name, description, kind })
 }
 
 /// Every command on that machine, and whether the machine has to be off for it.
@@ -86,10 +81,7 @@ fn assert_defined(bench: &Bench<Fake>, vm: VmId) {
     assert_eq!(timeline.vm.operation, None);
     assert_eq!(timeline.vm.state, bench.host.hypervisor_state(vm));
     for snapshot in timeline.snapshots.values() {
-        let settled = matches!(
-            snapshot.state,
-            SnapshotState::Ready | SnapshotState::Unavailable
-        );
+        let settled = matches!(snapshot.state, SnapshotState::Ready | SnapshotState::Unavailable);
         assert!(settled, "{} is {:?}", snapshot.name, snapshot.state);
     }
     bench.settle(vm);
@@ -117,17 +109,11 @@ fn a_failure_at_any_step_ends_in_a_defined_state() {
             bench.host.fail_after(None);
             if failed {
                 failed_somewhere.set(true);
-                assert!(
-                    matches!(outcome, Outcome::Failed(..)),
-                    "step {step}: {outcome:?}"
-                );
+                assert!(matches!(outcome, Outcome::Failed(..)), "step {step}: {outcome:?}");
                 let expected = if bench.timeline(vm).vm.state == VmState::Running {
                     before
                 } else {
-                    Remembered {
-                        ram: 0,
-                        disks: Vec::new(),
-                    }
+                    Remembered { ram: 0, disks: Vec::new() }
                 };
                 assert_eq!(bench.host.read(vm), expected);
             }
@@ -150,9 +136,7 @@ fn an_effect_may_run_twice() {
     for_each_command(|bench, vm, command| {
         let mut operation = bench.accept(vm, command);
         bench.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else {
-            panic!()
-        };
+        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
         let mut diary = Scrap::default();
         let first = bench.perform(&effect, &mut diary);
         let seen = bench.host.read(vm);
@@ -161,10 +145,7 @@ fn an_effect_may_run_twice() {
         let second = if offline {
             bench.perform(&effect, &mut diary)
         } else {
-            bench
-                .host
-                .hypervisor()
-                .recover(&effect, &diary.0.clone(), &mut diary)
+            bench.host.hypervisor().recover(&effect, &diary.0.clone(), &mut diary)
         };
         assert!(matches!(first, Outcome::Done(_)), "{first:?}");
         assert!(matches!(second, Outcome::Done(_)), "{second:?}");
@@ -172,11 +153,7 @@ fn an_effect_may_run_twice() {
         bench.step(&mut operation, Event::Performed(second.clone()));
         let once = bench.timeline(vm);
         bench.step(&mut operation, Event::Performed(second));
-        assert_eq!(
-            bench.timeline(vm),
-            once,
-            "an outcome told twice is recorded once"
-        );
+        assert_eq!(bench.timeline(vm), once, "an outcome told twice is recorded once");
         assert_defined(bench, vm);
     });
 }
@@ -186,9 +163,7 @@ fn an_undo_may_run_twice() {
     for_each_command(|bench, vm, command| {
         let mut operation = bench.accept(vm, command);
         bench.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else {
-            panic!()
-        };
+        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
         let mut diary = Scrap::default();
         bench.host.fail_after(Some(2));
         bench.perform(&effect, &mut diary);

@@ -73,26 +73,14 @@ fn a_disk_switched_late_is_found() {
 fn tear(bench: &Bench<QemuHost>, vm: VmId, snapshot: SnapshotId) {
     let instance = bench.host.qemu.instance(vm).unwrap();
     let timeline = bench.timeline(vm);
-    let disks: Vec<_> = timeline
-        .vm
-        .config
-        .disks
-        .iter()
-        .map(|disk| disk.id)
-        .collect();
+    let disks: Vec<_> = timeline.vm.config.disks.iter().map(|disk| disk.id).collect();
     let mut changes = Vec::new();
     let mut switches = Vec::new();
     for &disk in &disks {
         let old = timeline.layers[&timeline.active[&disk]].clone();
-        let new = LayerFile {
-            id: LayerId(Uuid::new_v4()),
-            format: Format::Qcow2,
-        };
+        let new = LayerFile { id: LayerId(Uuid::new_v4()), format: Format::Qcow2 };
         bench.host.volume().overlay(vm, new, old.file()).unwrap();
-        instance
-            .qmp()
-            .run(&BlockdevAdd(overlay_options(new)))
-            .unwrap();
+        instance.qmp().run(&BlockdevAdd(overlay_options(new))).unwrap();
         switches.push(json!({ "type": "blockdev-snapshot", "data": {
             "node": node(old.id), "overlay": node(new.id) } }));
         changes.extend([
@@ -103,18 +91,12 @@ fn tear(bench: &Bench<QemuHost>, vm: VmId, snapshot: SnapshotId) {
                 size_bytes: 0,
                 ..old.clone()
             }),
-            Change::DiskActive {
-                disk,
-                layer: new.id,
-            },
+            Change::DiskActive { disk, layer: new.id },
             Change::SnapshotChanged(snapshot, SnapshotChange::Layer(disk, old.id)),
         ]);
     }
     save_torn(bench, vm, snapshot, &instance, &switches);
-    changes.push(Change::SnapshotChanged(
-        snapshot,
-        SnapshotChange::State(SnapshotState::Ready),
-    ));
+    changes.push(Change::SnapshotChanged(snapshot, SnapshotChange::State(SnapshotState::Ready)));
     bench.apply(vm, &changes);
 }
 
@@ -126,51 +108,25 @@ fn save_torn(
     switches: &[serde_json::Value],
 ) {
     let qmp = instance.qmp();
-    let path = bench
-        .host
-        .folder(vm)
-        .path()
-        .join(Folder::memory_name(snapshot));
-    let theirs = OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(&path)
-        .unwrap();
-    qmp.run_with(&AddFd { fdset_id: 9 }, Some(theirs.as_fd()))
-        .unwrap();
+    let path = bench.host.folder(vm).path().join(Folder::memory_name(snapshot));
+    let theirs = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+    qmp.run_with(&AddFd { fdset_id: 9 }, Some(theirs.as_fd())).unwrap();
     let capabilities = ["background-snapshot", "mapped-ram"]
-        .map(|capability| Capability {
-            capability,
-            state: true,
-        })
+        .map(|capability| Capability { capability, state: true })
         .to_vec();
     qmp.run(&MigrateSetCapabilities { capabilities }).unwrap();
-    let switch = |n: usize| Transaction {
-        actions: vec![switches[n].clone()],
-    };
+    let switch = |n: usize| Transaction { actions: vec![switches[n].clone()] };
     qmp.run(&Stop {}).unwrap();
     qmp.run(&switch(0)).unwrap();
-    qmp.run(&Migrate {
-        uri: "file:/dev/fdset/9".to_owned(),
-    })
-    .unwrap();
-    while qmp
-        .run(&QueryMigrate {})
-        .unwrap()
-        .ram
-        .is_none_or(|r| r.normal + r.duplicate == 0)
-    {}
+    qmp.run(&Migrate { uri: "file:/dev/fdset/9".to_owned() }).unwrap();
+    while qmp.run(&QueryMigrate {}).unwrap().ram.is_none_or(|r| r.normal + r.duplicate == 0) {}
     qmp.run(&Cont {}).unwrap();
     thread::sleep(Duration::from_millis(50));
     qmp.run(&switch(1)).unwrap();
     while qmp.run(&QueryMigrate {}).unwrap().status != Some(MigrationStatus::Completed) {
         thread::sleep(Duration::from_millis(5));
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let layout = tintype_drivers::qemu::mapped_ram::Layout::read(&file).unwrap();
     layout.fill_bitmaps(&file).unwrap();
 }

@@ -25,17 +25,11 @@ impl Pool {
     /// # Errors
     /// When it cannot be read.
     pub fn of(vm: &TestVm) -> Result<Self> {
-        let mut pool = Self {
-            files: BTreeSet::new(),
-            bytes: 0,
-        };
+        let mut pool = Self { files: BTreeSet::new(), bytes: 0 };
         for entry in fs::read_dir(vm.folder())? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if [".qcow2", ".raw", ".memory"]
-                .iter()
-                .any(|end| name.ends_with(end))
-            {
+            if [".qcow2", ".raw", ".memory"].iter().any(|end| name.ends_with(end)) {
                 pool.bytes += entry.metadata()?.blocks() * 512;
                 pool.files.insert(name);
             }
@@ -73,10 +67,7 @@ impl Pool {
             bail!("the database is flawed: {flaw}");
         }
         let layers = timeline.layers.values().map(|layer| layer.file().name());
-        let memories = timeline
-            .snapshots
-            .values()
-            .filter(|snapshot| snapshot.memory_bytes > 0);
+        let memories = timeline.snapshots.values().filter(|snapshot| snapshot.memory_bytes > 0);
         let memories = memories.map(|snapshot| format!("{}.memory", snapshot.id));
         let recorded: BTreeSet<String> = layers.chain(memories).collect();
         if recorded != pool.files {

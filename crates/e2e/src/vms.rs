@@ -27,12 +27,8 @@ pub struct TestVm {
 
 /// A file of the test guest.
 fn guest_file(name: &str) -> Result<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../target/guest")
-        .join(name);
-    let file = file
-        .canonicalize()
-        .context("the test guest is not built: cargo xtask guest")?;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest").join(name);
+    let file = file.canonicalize().context("the test guest is not built: cargo xtask guest")?;
     Ok(file.display().to_string())
 }
 
@@ -41,10 +37,7 @@ fn guest_file(name: &str) -> Result<String> {
 /// # Errors
 /// When the test guest is not built.
 pub fn new_vm(name: &str, memory_mib: u64, disks: usize) -> Result<NewVm> {
-    let disk = NewDisk {
-        size_bytes: Some(DISK_BYTES),
-        file: None,
-    };
+    let disk = NewDisk { size_bytes: Some(DISK_BYTES), file: None };
     Ok(NewVm {
         name: name.to_owned(),
         memory_bytes: memory_mib << 20,
@@ -67,17 +60,9 @@ impl TestVm {
         world.post("/v1/vms", &new_vm(name, memory_mib, 2)?)?;
         let vm: Vm = world.get(&format!("/v1/vms/{name}"))?;
         let folder = world.pool().join(vm.id.to_string()).canonicalize()?;
-        let console = vm
-            .console
-            .strip_prefix("unix:")
-            .context("a console is a socket")?;
+        let console = vm.console.strip_prefix("unix:").context("a console is a socket")?;
         let guest = Guest::follow(PathBuf::from(console));
-        Ok(Self {
-            id: vm.id,
-            name: name.to_owned(),
-            guest,
-            folder,
-        })
+        Ok(Self { id: vm.id, name: name.to_owned(), guest, folder })
     }
 
     /// Creates a machine and boots it.
@@ -104,9 +89,7 @@ impl TestVm {
     /// # Errors
     /// When it does not.
     pub fn wait_until_up(&self) -> Result<()> {
-        self.guest
-            .wait_for_tick_after(Instant::now(), Duration::from_secs(120))
-            .map(drop)
+        self.guest.wait_for_tick_after(Instant::now(), Duration::from_secs(120)).map(drop)
     }
 
     /// The address of something under it.
@@ -151,9 +134,7 @@ impl TestVm {
             kind: Some(kind.to_owned()),
         };
         let operation = world.post(&self.path("/snapshots"), &new)?;
-        let id = operation
-            .snapshot
-            .context("the operation names the snapshot")?;
+        let id = operation.snapshot.context("the operation names the snapshot")?;
         world.get(&format!("/v1/snapshots/{id}"))
     }
 
@@ -171,10 +152,7 @@ impl TestVm {
     /// # Errors
     /// When there is none.
     pub fn named(&self, world: &World, name: &str) -> Result<Snapshot> {
-        let found = self
-            .snapshots(world)?
-            .into_iter()
-            .find(|snapshot| snapshot.name == name);
+        let found = self.snapshots(world)?.into_iter().find(|snapshot| snapshot.name == name);
         found.with_context(|| format!("no snapshot {name}"))
     }
 

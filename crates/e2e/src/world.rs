@@ -23,9 +23,7 @@ pub struct World {
 fn binary() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let folders = here.ancestors().skip(1).take(2);
-    let found = folders
-        .map(|folder| folder.join("tintype"))
-        .find(|path| path.exists());
+    let found = folders.map(|folder| folder.join("tintype")).find(|path| path.exists());
     found.context("the binary is not built: cargo build")
 }
 
@@ -36,12 +34,7 @@ impl World {
     /// When it does not start.
     pub fn start() -> Result<Self> {
         let runtime = Runtime::new()?;
-        let mut world = Self {
-            data: TempDir::new()?,
-            server: None,
-            client: None,
-            runtime,
-        };
+        let mut world = Self { data: TempDir::new()?, server: None, client: None, runtime };
         world.serve(&[])?;
         Ok(world)
     }
@@ -60,12 +53,7 @@ impl World {
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(
-                fs::OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(self.log())?,
-            )
+            .stderr(fs::OpenOptions::new().create(true).append(true).open(self.log())?)
             .spawn()?;
         let mut line = String::new();
         let out = server.stdout.take().context("its output is piped")?;
@@ -76,12 +64,7 @@ impl World {
         }
         let text = fs::read_to_string(self.data.path().join("client.toml"))?;
         let access: toml::Table = text.parse()?;
-        let key = |name: &str| {
-            access
-                .get(name)
-                .and_then(toml::Value::as_str)
-                .unwrap_or_default()
-        };
+        let key = |name: &str| access.get(name).and_then(toml::Value::as_str).unwrap_or_default();
         self.client = Some(Client::new(key("url"), key("token")));
         Ok(())
     }
@@ -197,12 +180,7 @@ impl World {
     pub fn tintype(&self, args: &[&str]) -> Result<Output> {
         let text = fs::read_to_string(self.data.path().join("client.toml"))?;
         let access: toml::Table = text.parse()?;
-        let key = |name: &str| {
-            access
-                .get(name)
-                .and_then(toml::Value::as_str)
-                .unwrap_or_default()
-        };
+        let key = |name: &str| access.get(name).and_then(toml::Value::as_str).unwrap_or_default();
         Ok(Command::new(binary()?)
             .args(args)
             .env("TINTYPE_URL", key("url"))

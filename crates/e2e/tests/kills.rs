@@ -74,22 +74,14 @@ const FOLD: Case = Case {
 
 fn snapshot(world: &World, vm: &TestVm, name: &str, kind: &str) -> Result<()> {
     let (name, kind) = (Some(name.to_owned()), Some(kind.to_owned()));
-    let new = NewSnapshot {
-        name,
-        kind,
-        description: None,
-    };
+    let new = NewSnapshot { name, kind, description: None };
     world.post(&vm.path("/snapshots"), &new).map(drop)
 }
 
 fn revert(world: &World, vm: &TestVm, name: &str, power: Option<&str>) -> Result<()> {
     let id = vm.named(world, name)?.id;
-    let revert = Revert {
-        power: power.map(str::to_owned),
-    };
-    world
-        .post(&format!("/v1/snapshots/{id}/revert"), &revert)
-        .map(drop)
+    let revert = Revert { power: power.map(str::to_owned) };
+    world.post(&format!("/v1/snapshots/{id}/revert"), &revert).map(drop)
 }
 
 fn delete(world: &World, vm: &TestVm, name: &str) -> Result<()> {
@@ -120,8 +112,7 @@ impl Scene {
         let trace = self.world.data().join("trace");
         let _ = fs::remove_file(&trace);
         (case.prepare)(&self.world, &self.vm)?;
-        self.world
-            .serve(&["--trace-steps", &trace.display().to_string()])?;
+        self.world.serve(&["--trace-steps", &trace.display().to_string()])?;
         Pool::settled(&self.world, &self.vm)?;
         let _ = fs::remove_file(&trace);
         (case.act)(&self.world, &self.vm)?;
@@ -151,8 +142,7 @@ impl Scene {
         (case.prepare)(&self.world, &self.vm)?;
         Pool::settled(&self.world, &self.vm)?;
         let ready = self.ready()?;
-        self.world
-            .serve(&["--kill-at", &format!("{}:{step}", case.word)])?;
+        self.world.serve(&["--kill-at", &format!("{}:{step}", case.word)])?;
         // Its answer is lost with the server.
         let _ = (case.act)(&self.world, &self.vm);
         let signal = self.world.wait_for_death(Duration::from_secs(30))?;
@@ -164,11 +154,7 @@ impl Scene {
 
     fn ready(&self) -> Result<Vec<String>> {
         let all = self.vm.snapshots(&self.world)?;
-        Ok(all
-            .into_iter()
-            .filter(|s| s.state == "ready")
-            .map(|s| s.name)
-            .collect())
+        Ok(all.into_iter().filter(|s| s.state == "ready").map(|s| s.name).collect())
     }
 
     fn assert_well(&self, ready_before: &[String]) -> Result<()> {
@@ -176,15 +162,10 @@ impl Scene {
         let operations: List<Operation> = self.world.get("/v1/operations?state=running")?;
         assert!(operations.items.is_empty(), "{:?}", operations.items);
         for snapshot in self.vm.snapshots(&self.world)? {
-            assert!(
-                ["ready", "unavailable"].contains(&snapshot.state.as_str()),
-                "{snapshot:?}"
-            );
+            assert!(["ready", "unavailable"].contains(&snapshot.state.as_str()), "{snapshot:?}");
         }
         let ready = self.ready()?;
-        let lost = ready_before
-            .iter()
-            .filter(|name| *name != "new" && !ready.contains(name));
+        let lost = ready_before.iter().filter(|name| *name != "new" && !ready.contains(name));
         assert_eq!(lost.count(), 0, "{ready_before:?} {ready:?}");
         if vm.state == "running" {
             self.vm.wait_until_up()?;
@@ -212,12 +193,8 @@ impl Scene {
                 self.vm.delete(&self.world, &snapshot, "one")?;
             }
         }
-        self.vm
-            .revert(&self.world, &self.vm.named(&self.world, "base")?)?;
-        assert_eq!(
-            (self.vm.guest.nonce()?, self.vm.guest.epochs()?.disks),
-            (1, vec![1, 1])
-        );
+        self.vm.revert(&self.world, &self.vm.named(&self.world, "base")?)?;
+        assert_eq!((self.vm.guest.nonce()?, self.vm.guest.epochs()?.disks), (1, vec![1, 1]));
         self.vm.guest.set_nonce(2)?;
         self.vm.guest.set_epoch(2)?;
         Pool::assert_agrees(&self.world, &self.vm)?;
@@ -226,35 +203,26 @@ impl Scene {
 }
 
 fn kill_at_every_step(case: &Case) -> Result<()> {
-    let rounds = if std::env::var("TINTYPE_KILLS").as_deref() == Ok("full") {
-        3
-    } else {
-        1
-    };
+    let rounds = if std::env::var("TINTYPE_KILLS").as_deref() == Ok("full") { 3 } else { 1 };
     let mut scene = Scene::new()?;
     let steps = scene.count(case)?;
     let begun = Instant::now();
     for _ in 0..rounds {
         for step in 1..=steps {
             let begun = Instant::now();
-            scene
-                .die_at(case, step)
-                .with_context(|| format!("{}:{step}", case.word))
-                .inspect_err(|_| {
+            scene.die_at(case, step).with_context(|| format!("{}:{step}", case.word)).inspect_err(
+                |_| {
                     eprintln!(
                         "the server said:
 {}",
                         scene.world.said()
                     )
-                })?;
+                },
+            )?;
             println!("{}:{step} {:?}", case.word, begun.elapsed());
         }
     }
-    println!(
-        "{}: {steps} steps, {rounds} rounds, {:?}",
-        case.word,
-        begun.elapsed()
-    );
+    println!("{}: {steps} steps, {rounds} rounds, {:?}", case.word, begun.elapsed());
     Ok(())
 }
 

@@ -39,14 +39,8 @@ impl Scene {
     fn assert_as_it_was(&self) -> Result<()> {
         self.vm.wait_until_up()?;
         let now = self.vm.show(&self.world)?;
-        assert_eq!(
-            (now.state.as_str(), now.current),
-            ("running", Some(self.target.id))
-        );
-        assert_eq!(
-            (self.vm.guest.nonce()?, self.vm.guest.epochs()?.disks),
-            (2, vec![2, 2])
-        );
+        assert_eq!((now.state.as_str(), now.current), ("running", Some(self.target.id)));
+        assert_eq!((self.vm.guest.nonce()?, self.vm.guest.epochs()?.disks), (2, vec![2, 2]));
         assert_eq!(self.vm.named(&self.world, "target")?.state, "ready");
         assert_eq!(self.vm.processes().len(), 1);
         Pool::assert_agrees(&self.world, &self.vm)?;
@@ -55,18 +49,13 @@ impl Scene {
 }
 
 fn code(error: &anyhow::Error) -> &str {
-    error
-        .downcast_ref::<Problem>()
-        .map_or("no problem", |problem| problem.code.as_str())
+    error.downcast_ref::<Problem>().map_or("no problem", |problem| problem.code.as_str())
 }
 
 #[test]
 fn damaged_memory_changes_nothing() -> Result<()> {
     let scene = scene()?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(scene.memory_file())?;
+    let file = OpenOptions::new().read(true).write(true).open(scene.memory_file())?;
     let length = file.metadata()?.len();
     // Cut short: the end holds the state of the devices.
     file.set_len(length - 200_000)?;
@@ -85,10 +74,12 @@ fn damaged_memory_changes_nothing() -> Result<()> {
 fn qemu_killed_while_it_loads_changes_nothing() -> Result<()> {
     let scene = scene()?;
     let old = scene.vm.processes();
-    let accepted: Operation = scene.world.wait(scene.world.client().post(
-        &format!("/v1/snapshots/{}/revert", scene.target.id),
-        &Revert::default(),
-    ))?;
+    let accepted: Operation = scene.world.wait(
+        scene
+            .world
+            .client()
+            .post(&format!("/v1/snapshots/{}/revert", scene.target.id), &Revert::default()),
+    )?;
     let until = std::time::Instant::now() + Duration::from_secs(20);
     let new = loop {
         let now = scene.vm.processes();
@@ -99,9 +90,7 @@ fn qemu_killed_while_it_loads_changes_nothing() -> Result<()> {
     };
     let process = rustix::process::Pid::from_raw(new).context("a process id")?;
     rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
-    let ended = scene
-        .world
-        .wait(scene.world.client().follow(accepted.id, |_| {}))?;
+    let ended = scene.world.wait(scene.world.client().follow(accepted.id, |_| {}))?;
     assert_eq!(ended.state, "failed");
     scene.assert_as_it_was()
 }

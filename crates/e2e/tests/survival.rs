@@ -9,15 +9,9 @@ use tintype_wire::rest::{List, NewSnapshot, Operation, Revert};
 /// The number of the first step of `word` whose label is `label`.
 fn step_of(trace: &str, word: &str, label: &str) -> Result<u32> {
     let line = trace.lines().find_map(|line| {
-        line.strip_prefix(word)?
-            .trim_start()
-            .split_once(' ')
-            .filter(|(_, rest)| *rest == label)
+        line.strip_prefix(word)?.trim_start().split_once(' ').filter(|(_, rest)| *rest == label)
     });
-    Ok(line
-        .with_context(|| format!("no step {label:?} of {word}:\n{trace}"))?
-        .0
-        .parse()?)
+    Ok(line.with_context(|| format!("no step {label:?} of {word}:\n{trace}"))?.0.parse()?)
 }
 
 /// After `kill -9` of tintype guests run on, and the next start finds them.
@@ -28,8 +22,7 @@ fn guests_run_on_and_are_found_again() -> Result<()> {
     vm.guest.set_nonce(7)?;
     let processes = vm.processes();
     world.kill();
-    vm.guest
-        .wait_for_tick_after(Instant::now(), Duration::from_secs(5))?;
+    vm.guest.wait_for_tick_after(Instant::now(), Duration::from_secs(5))?;
     world.serve(&[])?;
     assert_eq!(vm.show(&world)?.state, "running");
     assert_eq!(vm.processes(), processes);
@@ -62,30 +55,18 @@ fn ticks_resume_after_death(world: &mut World, vm: &TestVm, word: &str, label: &
     let n = step_of(&trace, word, label)?;
     world.serve(&["--kill-at", &format!("{word}:{n}")])?;
     let accepted: Result<Operation, _> = if word == "take" {
-        let new = NewSnapshot {
-            kind: Some("disk-and-memory".into()),
-            ..NewSnapshot::default()
-        };
+        let new = NewSnapshot { kind: Some("disk-and-memory".into()), ..NewSnapshot::default() };
         world.wait(world.client().post(&vm.path("/snapshots"), &new))
     } else {
         let id = vm.named(world, "base")?.id;
-        world.wait(
-            world
-                .client()
-                .post(&format!("/v1/snapshots/{id}/revert"), &Revert::default()),
-        )
+        world.wait(world.client().post(&format!("/v1/snapshots/{id}/revert"), &Revert::default()))
     };
     drop(accepted);
-    assert_eq!(
-        world.wait_for_death(Duration::from_secs(30))?,
-        Some(9),
-        "{word}:{n} was not hit"
-    );
+    assert_eq!(world.wait_for_death(Duration::from_secs(30))?, Some(9), "{word}:{n} was not hit");
     let died = Instant::now();
     let tick = vm.guest.wait_for_tick_after(died, Duration::from_secs(5))?;
     // The ticks go on; it was no rest of what was said before.
-    vm.guest
-        .wait_for_tick_after(tick + Duration::from_millis(100), Duration::from_secs(2))?;
+    vm.guest.wait_for_tick_after(tick + Duration::from_millis(100), Duration::from_secs(2))?;
     world.serve(&[])?;
     let free = vm.wait_until_free(world)?;
     assert_eq!(free.state, "running");

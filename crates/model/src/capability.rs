@@ -43,16 +43,10 @@ impl Capabilities {
     /// Why memory saved on `platform` would not load here, if so.
     pub fn refuses_memory_of(&self, platform: &Platform) -> Option<String> {
         if !self.machines.contains(&platform.machine) {
-            return Some(format!(
-                "machine type {} is unknown to this host",
-                platform.machine
-            ));
+            return Some(format!("machine type {} is unknown to this host", platform.machine));
         }
         if !self.accels.contains(&platform.accel) {
-            return Some(format!(
-                "accelerator {:?} does not work on this host",
-                platform.accel
-            ));
+            return Some(format!("accelerator {:?} does not work on this host", platform.accel));
         }
         if platform.accel == self.platform.accel && platform.cpu != self.platform.cpu {
             return Some(format!(

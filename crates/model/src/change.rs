@@ -95,13 +95,7 @@ impl SnapshotChange {
     pub fn apply(&self, snapshot: &mut Snapshot) {
         match self {
             Self::State(state) => snapshot.state = *state,
-            Self::Ready {
-                at,
-                pause_ms,
-                memory_bytes,
-                consistency,
-                layers,
-            } => {
+            Self::Ready { at, pause_ms, memory_bytes, consistency, layers } => {
                 snapshot.state = SnapshotState::Ready;
                 snapshot.ready_at = Some(*at);
                 snapshot.pause_ms = *pause_ms;

@@ -181,10 +181,7 @@ pub struct Freeze {
 impl Freeze {
     /// The new layer's file.
     pub fn overlay_file(&self) -> LayerFile {
-        LayerFile {
-            id: self.overlay,
-            format: Format::Qcow2,
-        }
+        LayerFile { id: self.overlay, format: Format::Qcow2 }
     }
 }
 

@@ -65,9 +65,6 @@ impl LayerFile {
 impl Layer {
     /// What an agent needs to know to find the file.
     pub fn file(&self) -> LayerFile {
-        LayerFile {
-            id: self.id,
-            format: self.format,
-        }
+        LayerFile { id: self.id, format: self.format }
     }
 }

@@ -16,9 +16,7 @@ impl Moment {
 
     /// RFC 3339, with milliseconds.
     pub fn to_rfc3339(self) -> String {
-        self.timestamp()
-            .strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
-            .to_string()
+        self.timestamp().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
     fn timestamp(self) -> Timestamp {

@@ -14,13 +14,8 @@ const DESCRIPTION_MOST: usize = 4096;
 /// Refuses what cannot name a virtual machine: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`, not shaped like a
 /// uuid, since an address takes either.
 pub fn check_vm_name(name: &str) -> Result<(), Refusal> {
-    let first = name
-        .chars()
-        .next()
-        .is_some_and(|c| c.is_ascii_alphanumeric());
-    let rest = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     if !first || !rest || name.len() > VM_NAME_MOST {
         return Err(Refusal::new(Code::NameInvalid)
             .detail(format!("{name:?} cannot name a virtual machine"))
@@ -39,9 +34,7 @@ pub fn check_snapshot_name(name: &str) -> Result<(), Refusal> {
     let length = name.chars().count();
     if length == 0 || length > SNAPSHOT_NAME_MOST || name.chars().any(char::is_control) {
         return Err(Refusal::new(Code::NameInvalid)
-            .detail(format!(
-                "a snapshot's name of {length} characters was given"
-            ))
+            .detail(format!("a snapshot's name of {length} characters was given"))
             .hint("1 to 255 characters, none of them a control character"));
     }
     if name.trim().is_empty() {
@@ -89,17 +82,7 @@ mod tests {
         }
         let longer = "a".repeat(64);
         let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
-        for bad in [
-            "",
-            "-a",
-            ".a",
-            "a b",
-            "a/b",
-            "ä",
-            "a\n",
-            longer.as_str(),
-            uuid,
-        ] {
+        for bad in ["", "-a", ".a", "a b", "a/b", "ä", "a\n", longer.as_str(), uuid] {
             assert!(check_vm_name(bad).is_err(), "{bad:?}");
         }
     }

@@ -59,17 +59,11 @@ pub fn must_fold_first(timeline: &Timeline) -> bool {
 
 fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
     let needed = timeline.needed();
-    for layer in timeline
-        .layers
-        .values()
-        .filter(|layer| !needed.contains(&layer.id))
-    {
+    for layer in timeline.layers.values().filter(|layer| !needed.contains(&layer.id)) {
         let mut children = timeline.children(layer.id);
         match (children.next(), children.next()) {
             (None, _) => {
-                return Some(Reclaim::Remove {
-                    layer: layer.file(),
-                });
+                return Some(Reclaim::Remove { layer: layer.file() });
             }
             (Some(child), None) => {
                 return Some(Reclaim::Merge {
@@ -87,10 +81,7 @@ fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
 fn fold(timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Option<Reclaim> {
     for &active in timeline.active.values() {
         let chain = timeline.chain(*timeline.layers.get(&active)?.parent.as_ref()?);
-        let ranks: Vec<u32> = chain
-            .iter()
-            .map(|file| timeline.layers[&file.id].rank)
-            .collect();
+        let ranks: Vec<u32> = chain.iter().map(|file| timeline.layers[&file.id].rank).collect();
         let Some((length, rank)) = run_to_fold(&ranks) else {
             continue;
         };
@@ -98,10 +89,7 @@ fn fold(timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Option<Reclaim
             base: chain[length],
             above: timeline.children(chain[0].id).map(Layer::file).collect(),
             chain,
-            fresh: LayerFile {
-                id: LayerId(fresh()),
-                format: Format::Qcow2,
-            },
+            fresh: LayerFile { id: LayerId(fresh()), format: Format::Qcow2 },
             rank,
         });
     }
@@ -126,13 +114,7 @@ impl Reclaim {
         let mut changes = match self {
             Self::Remove { layer } => vec![Change::LayerGone(layer.id)],
             Self::Merge { child, into, .. } => replace(timeline, child.id, into.id),
-            Self::Fold {
-                chain,
-                base,
-                fresh,
-                rank,
-                ..
-            } => {
+            Self::Fold { chain, base, fresh, rank, .. } => {
                 let added = Change::LayerAdded(Layer {
                     id: fresh.id,
                     disk: timeline.layers[&chain[0].id].disk,
@@ -153,27 +135,18 @@ impl Reclaim {
 
 /// The measured sizes, as changes.
 pub fn sizes(facts: &Facts) -> impl Iterator<Item = Change> + '_ {
-    facts
-        .sizes
-        .iter()
-        .map(|(&layer, &size_bytes)| Change::LayerSize { layer, size_bytes })
+    facts.sizes.iter().map(|(&layer, &size_bytes)| Change::LayerSize { layer, size_bytes })
 }
 
 /// Puts `new` in the place of `old`, which goes.
 fn replace(timeline: &Timeline, old: LayerId, new: LayerId) -> Vec<Change> {
     let mut changes = Vec::new();
     for above in timeline.children(old) {
-        changes.push(Change::LayerMoved {
-            layer: above.id,
-            parent: Some(new),
-        });
+        changes.push(Change::LayerMoved { layer: above.id, parent: Some(new) });
     }
     for snapshot in timeline.snapshots.values() {
         for (&disk, _) in snapshot.layers.iter().filter(|&(_, &layer)| layer == old) {
-            changes.push(Change::SnapshotChanged(
-                snapshot.id,
-                SnapshotChange::Layer(disk, new),
-            ));
+            changes.push(Change::SnapshotChanged(snapshot.id, SnapshotChange::Layer(disk, new)));
         }
     }
     let active = timeline.active.iter().find(|&(_, &layer)| layer == old);
@@ -205,9 +178,7 @@ pub fn forecast(timeline: &Timeline, gone: &[crate::id::SnapshotId]) -> Space {
     }
     let mut candidates: Vec<LayerId> = held_before.difference(&after.needed()).copied().collect();
     loop {
-        let leaf = candidates
-            .iter()
-            .position(|&id| after.children(id).next().is_none());
+        let leaf = candidates.iter().position(|&id| after.children(id).next().is_none());
         let Some(at) = leaf else { break };
         let id = candidates.swap_remove(at);
         space.freed_bytes += after.layers.remove(&id).map_or(0, |layer| layer.size_bytes);

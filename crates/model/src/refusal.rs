@@ -79,8 +79,6 @@ codes! {
     MemoryNotLoadable "memory-not-loadable" Conflict
         "the snapshot's memory does not load on this host";
     SnapshotUnavailable "snapshot-unavailable" Conflict "the snapshot is unavailable";
-    NothingToRevertTo "nothing-to-revert-to" Conflict "the virtual machine has no current snapshot";
-    ChainAtBound "chain-at-bound" Conflict "the disk's layers have to be folded first";
     PoolFull "pool-full" Conflict "the pool has too little free space";
     HostMemoryShort "host-memory-short" Conflict "the host has too little free memory";
     HostUnsuitable "host-unsuitable" Conflict "the host cannot run this virtual machine";
@@ -120,12 +118,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that says no more than its code.
     pub fn new(code: Code) -> Self {
-        Self {
-            code,
-            detail: String::new(),
-            hint: String::new(),
-            blocking: Vec::new(),
-        }
+        Self { code, detail: String::new(), hint: String::new(), blocking: Vec::new() }
     }
 
     /// Says what exactly.

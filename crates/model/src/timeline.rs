@@ -24,22 +24,13 @@ pub struct Timeline {
 impl Timeline {
     /// The timeline of a machine that was just created: no layers, no snapshots.
     pub fn of(vm: Vm) -> Self {
-        Self {
-            vm,
-            snapshots: BTreeMap::new(),
-            layers: BTreeMap::new(),
-            active: BTreeMap::new(),
-        }
+        Self { vm, snapshots: BTreeMap::new(), layers: BTreeMap::new(), active: BTreeMap::new() }
     }
 
     /// The snapshot tree.
     pub fn tree(&self) -> Tree {
         Tree {
-            parents: self
-                .snapshots
-                .iter()
-                .map(|(&id, s)| (id, s.parent))
-                .collect(),
+            parents: self.snapshots.iter().map(|(&id, s)| (id, s.parent)).collect(),
             current: self.vm.current,
         }
     }
@@ -57,34 +48,23 @@ impl Timeline {
 
     /// The layers that lie directly on `parent`.
     pub fn children(&self, parent: LayerId) -> impl Iterator<Item = &Layer> {
-        self.layers
-            .values()
-            .filter(move |layer| layer.parent == Some(parent))
+        self.layers.values().filter(move |layer| layer.parent == Some(parent))
     }
 
     /// The layers that a snapshot or NOW needs by itself, not only as something beneath.
     pub fn needed(&self) -> BTreeSet<LayerId> {
-        let held = self
-            .snapshots
-            .values()
-            .flat_map(|snapshot| snapshot.layers.values());
+        let held = self.snapshots.values().flat_map(|snapshot| snapshot.layers.values());
         held.chain(self.active.values()).copied().collect()
     }
 
     /// The longest chain that NOW uses.
     pub fn depth(&self) -> usize {
-        self.active
-            .values()
-            .map(|&top| self.chain(top).len())
-            .max()
-            .unwrap_or(0)
+        self.active.values().map(|&top| self.chain(top).len()).max().unwrap_or(0)
     }
 
     /// The snapshot with this name.
     pub fn named(&self, name: &str) -> Option<&Snapshot> {
-        self.snapshots
-            .values()
-            .find(|snapshot| snapshot.name == name)
+        self.snapshots.values().find(|snapshot| snapshot.name == name)
     }
 
     /// Records what happened.
@@ -102,8 +82,7 @@ impl Timeline {
                 self.active.clear();
             }
             Change::SnapshotAdded(snapshot) => {
-                self.snapshots
-                    .insert(snapshot.id, snapshot.as_ref().clone());
+                self.snapshots.insert(snapshot.id, snapshot.as_ref().clone());
             }
             Change::SnapshotChanged(id, to) => {
                 if let Some(snapshot) = self.snapshots.get_mut(id) {
@@ -133,18 +112,11 @@ impl Timeline {
             return Some(flaw);
         }
         for layer in self.layers.values() {
-            if layer
-                .parent
-                .is_some_and(|parent| !self.layers.contains_key(&parent))
-            {
+            if layer.parent.is_some_and(|parent| !self.layers.contains_key(&parent)) {
                 return Some(format!("layer {} lies on a layer that is gone", layer.id));
             }
         }
-        if let Some(id) = self
-            .needed()
-            .iter()
-            .find(|id| !self.layers.contains_key(id))
-        {
+        if let Some(id) = self.needed().iter().find(|id| !self.layers.contains_key(id)) {
             return Some(format!("layer {id} is needed and gone"));
         }
         let active = self.active.values().copied();
@@ -152,11 +124,7 @@ impl Timeline {
             if self.children(top).next().is_some() {
                 return Some(format!("the active layer {top} has a layer on it"));
             }
-            if self
-                .snapshots
-                .values()
-                .any(|s| s.layers.values().any(|&layer| layer == top))
-            {
+            if self.snapshots.values().any(|s| s.layers.values().any(|&layer| layer == top)) {
                 return Some(format!("the active layer {top} is a snapshot's"));
             }
         }

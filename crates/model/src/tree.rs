@@ -53,10 +53,8 @@ impl Tree {
 
     /// What deleting `gone` does to the others: children move up to the nearest survivor.
     pub fn without(&self, gone: &BTreeSet<SnapshotId>) -> Removal {
-        let mut removal = Removal {
-            current: self.survivor(self.current, gone),
-            ..Removal::default()
-        };
+        let mut removal =
+            Removal { current: self.survivor(self.current, gone), ..Removal::default() };
         for (&id, &parent) in &self.parents {
             if gone.contains(&id) {
                 continue;
@@ -136,14 +134,8 @@ mod tests {
     /// Parents by number, 0 for a root; `current` likewise.
     fn tree(parents: &[(u128, u128)], current: u128) -> Tree {
         let some = |n: u128| (n != 0).then(|| id(n));
-        let parents = parents
-            .iter()
-            .map(|&(child, parent)| (id(child), some(parent)))
-            .collect();
-        Tree {
-            parents,
-            current: some(current),
-        }
+        let parents = parents.iter().map(|&(child, parent)| (id(child), some(parent))).collect();
+        Tree { parents, current: some(current) }
     }
 
     fn check(before: &Tree, scope: Scope, after: &Tree) {
@@ -161,11 +153,7 @@ mod tests {
     #[test]
     fn deleting_one_moves_its_children_up() {
         let before = tree(&[(1, 0), (2, 1), (3, 2), (4, 2)], 4);
-        check(
-            &before,
-            Scope::One(id(2)),
-            &tree(&[(1, 0), (3, 1), (4, 1)], 4),
-        );
+        check(&before, Scope::One(id(2)), &tree(&[(1, 0), (3, 1), (4, 1)], 4));
     }
 
     /// R6, E4.
@@ -193,11 +181,7 @@ mod tests {
     /// C36.
     #[test]
     fn all_leaves_nothing() {
-        check(
-            &tree(&[(1, 0), (2, 1), (4, 0)], 2),
-            Scope::All,
-            &tree(&[], 0),
-        );
+        check(&tree(&[(1, 0), (2, 1), (4, 0)], 2), Scope::All, &tree(&[], 0));
     }
 
     /// R6: a virtual machine may have several roots.

@@ -16,11 +16,7 @@ use tintype_model::{Moment, OperationId, SnapshotId, VmId};
 use uuid::Uuid;
 
 fn platform() -> Platform {
-    Platform {
-        machine: "pc-q35-10.0".into(),
-        cpu: "max".into(),
-        accel: Accel::Tcg,
-    }
+    Platform { machine: "pc-q35-10.0".into(), cpu: "max".into(), accel: Accel::Tcg }
 }
 
 fn capabilities() -> Capabilities {
@@ -91,10 +87,7 @@ fn create(name: &str, kind: Kind) -> Command {
 }
 
 fn revert() -> Command {
-    Command::RevertTo(RevertTo {
-        snapshot: ONE,
-        after: After::Resumed,
-    })
+    Command::RevertTo(RevertTo { snapshot: ONE, after: After::Resumed })
 }
 
 /// What a command on such a machine is refused with.
@@ -119,16 +112,8 @@ fn memory_needs_a_running_machine() {
         "memory-needs-running-vm | a snapshot with memory needs a running virtual machine: \
          web is stopped | start it, or take a snapshot of its disks only | 0",
     );
-    check(
-        &timeline(VmState::Stopped),
-        &create("two", Kind::Disk),
-        "accepted",
-    );
-    check(
-        &timeline(VmState::Running),
-        &create("two", Kind::DiskAndMemory),
-        "accepted",
-    );
+    check(&timeline(VmState::Stopped), &create("two", Kind::Disk), "accepted");
+    check(&timeline(VmState::Running), &create("two", Kind::DiskAndMemory), "accepted");
 }
 
 /// R14.
@@ -186,9 +171,7 @@ fn an_unavailable_snapshot_can_only_be_deleted() {
         "snapshot-unavailable | the snapshot is unavailable: \"one\" is unavailable | an \
          unavailable snapshot can only be deleted | 0",
     );
-    let delete = Command::DeleteSnapshots(DeleteSnapshots {
-        scope: Scope::One(ONE),
-    });
+    let delete = Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(ONE) });
     check(&broken, &delete, "accepted");
 }
 
@@ -205,10 +188,7 @@ fn memory_of_another_platform_is_refused_beforehand() {
     other_cpu.platform.cpu = "host".into();
     assert!(said(&timeline, &revert(), &other_cpu).starts_with("memory-not-loadable"));
     let disks = RevertTo::new(&timeline.snapshots[&ONE], Power::Stopped);
-    assert_eq!(
-        said(&timeline, &Command::RevertTo(disks), &other_cpu),
-        "accepted"
-    );
+    assert_eq!(said(&timeline, &Command::RevertTo(disks), &other_cpu), "accepted");
 }
 
 #[test]
@@ -232,15 +212,8 @@ fn only_what_runs_is_stopped_and_only_what_is_off_is_started() {
 fn what_the_host_cannot_do_is_refused_with_its_reason() {
     let mut weak = capabilities();
     weak.background_snapshots = Support::No("the kernel forbids it".into());
-    let no = said(
-        &timeline(VmState::Running),
-        &create("two", Kind::DiskAndMemory),
-        &weak,
-    );
-    assert!(
-        no.starts_with("host-unsuitable") && no.contains("the kernel forbids it"),
-        "{no}"
-    );
+    let no = said(&timeline(VmState::Running), &create("two", Kind::DiskAndMemory), &weak);
+    assert!(no.starts_with("host-unsuitable") && no.contains("the kernel forbids it"), "{no}");
     weak.machines.clear();
     let no = said(&timeline(VmState::Stopped), &Command::StartVm, &weak);
     assert!(no.starts_with("host-unsuitable"), "{no}");

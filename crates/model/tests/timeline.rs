@@ -86,11 +86,7 @@ impl Reference {
             }
             false
         };
-        self.snapshots
-            .keys()
-            .copied()
-            .filter(|&id| is_below(id))
-            .collect()
+        self.snapshots.keys().copied().filter(|&id| is_below(id)).collect()
     }
 }
 
@@ -112,11 +108,7 @@ impl Machine {
             firmware: Firmware::Bios,
             kernel: None,
             nics: Vec::new(),
-            disks: vec![Disk {
-                id: disk,
-                size_bytes: 1 << 20,
-                role: Role::Data,
-            }],
+            disks: vec![Disk { id: disk, size_bytes: 1 << 20, role: Role::Data }],
             platform: platform(),
         };
         let mut timeline = Timeline::of(Vm {
@@ -131,23 +123,11 @@ impl Machine {
             created_at: Moment(0),
         });
         let (format, rank) = (Format::Raw, 0);
-        let layer = Layer {
-            id: base,
-            disk,
-            parent: None,
-            format,
-            rank,
-            size_bytes: 1,
-        };
+        let layer = Layer { id: base, disk, parent: None, format, rank, size_bytes: 1 };
         timeline.apply(&Change::LayerAdded(layer));
         timeline.apply(&Change::DiskActive { disk, layer: base });
         let layers = BTreeMap::from([(base, Content::new())]);
-        Self {
-            timeline,
-            layers,
-            ids: 100,
-            writes: 0,
-        }
+        Self { timeline, layers, ids: 100, writes: 0 }
     }
 
     fn active(&self) -> LayerId {
@@ -169,34 +149,20 @@ impl Machine {
         self.apply(&changes);
         let vm = self.timeline.vm.id;
         let (phase, created_at) = (Phase::Waiting, Moment(0));
-        let mut operation = Operation {
-            id,
-            vm,
-            snapshot,
-            command,
-            phase,
-            created_at,
-            ended_at: None,
-        };
+        let mut operation =
+            Operation { id, vm, snapshot, command, phase, created_at, ended_at: None };
         self.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else {
-            panic!()
-        };
+        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
         match &*effect {
             Effect::TakeSnapshot(take) => {
                 self.layers.insert(take.disks[0].overlay, Content::new());
             }
             Effect::Revert(revert) => {
-                self.layers
-                    .insert(revert.launch.disks[0].chain[0].id, Content::new());
+                self.layers.insert(revert.launch.disks[0].chain[0].id, Content::new());
             }
             _ => {}
         }
-        let facts = Facts {
-            switched: true,
-            running: true,
-            ..Facts::default()
-        };
+        let facts = Facts { switched: true, running: true, ..Facts::default() };
         self.step(&mut operation, Event::Performed(Outcome::Done(facts)));
         assert!(operation.has_ended());
     }
@@ -207,11 +173,7 @@ impl Machine {
             ids += 1;
             Uuid::from_u128(ids)
         };
-        let scene = Scene {
-            timeline: &self.timeline,
-            at: Moment(0),
-            fresh: &mut fresh,
-        };
+        let scene = Scene { timeline: &self.timeline, at: Moment(0), fresh: &mut fresh };
         let step = step(operation, scene, event);
         self.ids = ids;
         operation.phase = step.phase;
@@ -240,9 +202,7 @@ impl Machine {
                 let upper = self.layers[&child.id].clone();
                 self.layers.get_mut(&into.id).unwrap().extend(upper);
             }
-            Reclaim::Fold {
-                chain, base, fresh, ..
-            } => {
+            Reclaim::Fold { chain, base, fresh, .. } => {
                 let length = chain.iter().position(|file| file == base).unwrap();
                 let mut folded = Content::new();
                 for LayerFile { id, .. } in chain[..length].iter().rev() {
@@ -253,18 +213,13 @@ impl Machine {
         }
         let changes = work.conclude(&self.timeline, &Facts::default());
         self.apply(&changes);
-        self.layers
-            .retain(|id, _| self.timeline.layers.contains_key(id));
+        self.layers.retain(|id, _| self.timeline.layers.contains_key(id));
         true
     }
 }
 
 fn platform() -> Platform {
-    Platform {
-        machine: "m".into(),
-        cpu: "c".into(),
-        accel: Accel::Tcg,
-    }
+    Platform { machine: "m".into(), cpu: "c".into(), accel: Accel::Tcg }
 }
 
 fn capabilities() -> Capabilities {
@@ -289,11 +244,7 @@ fn play(machine: &mut Machine, reference: &mut Reference, act: &Act) {
         Act::Write(block) => {
             machine.writes += 1;
             let active = machine.active();
-            machine
-                .layers
-                .get_mut(&active)
-                .unwrap()
-                .insert(*block, machine.writes);
+            machine.layers.get_mut(&active).unwrap().insert(*block, machine.writes);
             reference.now.insert(*block, machine.writes);
         }
         Act::Take => {
@@ -304,12 +255,7 @@ fn play(machine: &mut Machine, reference: &mut Reference, act: &Act) {
             let snapshot = SnapshotId(Uuid::from_u128(machine.ids));
             let name = Some(snapshot.to_string());
             let (description, kind) = (String::new(), Kind::DiskAndMemory);
-            let create = CreateSnapshot {
-                snapshot,
-                name,
-                description,
-                kind,
-            };
+            let create = CreateSnapshot { snapshot, name, description, kind };
             machine.run(Some(snapshot), Command::CreateSnapshot(create));
             let copy = (reference.current, reference.now.clone());
             reference.snapshots.insert(snapshot, copy);
@@ -356,11 +302,7 @@ fn play(machine: &mut Machine, reference: &mut Reference, act: &Act) {
 fn check(machine: &Machine, reference: &Reference) {
     let timeline = &machine.timeline;
     assert_eq!(timeline.flaw(), None);
-    assert!(
-        timeline.depth() <= DEPTH_MOST,
-        "{} layers",
-        timeline.depth()
-    );
+    assert!(timeline.depth() <= DEPTH_MOST, "{} layers", timeline.depth());
     assert_eq!(timeline.vm.current, reference.current);
     assert_eq!(machine.seen(machine.active()), reference.now);
     assert_eq!(timeline.snapshots.len(), reference.snapshots.len());

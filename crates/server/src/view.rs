@@ -14,19 +14,12 @@ use uuid::Uuid;
 
 pub(crate) fn vm(timeline: &Timeline, holder: Option<&Operation>, console: String) -> rest::Vm {
     let vm = &timeline.vm;
-    let disks = vm
-        .config
-        .disks
-        .iter()
-        .filter(|disk| disk.role == Role::Data);
+    let disks = vm.config.disks.iter().filter(|disk| disk.role == Role::Data);
     rest::Vm {
         id: vm.id.0,
         name: vm.name.clone(),
         state: vm.state.as_str().to_owned(),
-        operation: holder.map(|op| rest::Held {
-            id: op.id.0,
-            kind: op.command.kind().to_owned(),
-        }),
+        operation: holder.map(|op| rest::Held { id: op.id.0, kind: op.command.kind().to_owned() }),
         vcpus: vm.config.vcpus,
         memory_bytes: vm.config.memory_bytes,
         firmware: firmware(vm.config.firmware).to_owned(),
@@ -43,10 +36,7 @@ pub(crate) fn vm(timeline: &Timeline, holder: Option<&Operation>, console: Strin
             .config
             .nics
             .iter()
-            .map(|nic| rest::Nic {
-                mac: nic.mac.clone(),
-                network: network(&nic.network),
-            })
+            .map(|nic| rest::Nic { mac: nic.mac.clone(), network: network(&nic.network) })
             .collect(),
         generation: vm.generation,
         current: vm.current.map(|id| id.0),
@@ -154,18 +144,12 @@ fn nodes(
 }
 
 pub(crate) fn delete_plan(timeline: &Timeline, forecast: &Forecast) -> rest::DeletePlan {
-    let gone = forecast
-        .gone
-        .iter()
-        .map(|id| snapshot(timeline, &timeline.snapshots[id]));
+    let gone = forecast.gone.iter().map(|id| snapshot(timeline, &timeline.snapshots[id]));
     let moved = forecast.removal.moved.iter();
     rest::DeletePlan {
         snapshots: gone.collect(),
         moved: moved
-            .map(|(id, parent)| rest::Moved {
-                snapshot: id.0,
-                parent: parent.map(|id| id.0),
-            })
+            .map(|(id, parent)| rest::Moved { snapshot: id.0, parent: parent.map(|id| id.0) })
             .collect(),
         current: forecast.removal.current.map(|id| id.0),
         freed_bytes: forecast.space.freed_bytes,
@@ -206,9 +190,7 @@ fn eta(operation: &Operation, fraction: f64) -> Option<String> {
     if operation.has_ended() || fraction < 0.05 {
         return None;
     }
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
     let now = i64::try_from(since.as_millis()).ok()?;
     let elapsed = (now - operation.created_at.0) as f64;
     let left = elapsed / fraction * (1.0 - fraction);
@@ -218,11 +200,5 @@ fn eta(operation: &Operation, fraction: f64) -> Option<String> {
 /// Where the next page begins, if this one is full.
 pub(crate) fn next(page: Page, found: usize, last: Option<(Moment, Uuid)>) -> Option<String> {
     let (created_at, id) = last.filter(|_| found >= page.limit as usize)?;
-    Some(
-        Cursor {
-            created_at: created_at.0,
-            id,
-        }
-        .to_string(),
-    )
+    Some(Cursor { created_at: created_at.0, id }.to_string())
 }

@@ -33,8 +33,7 @@ pub(crate) fn maybe_json<T: DeserializeOwned>(
     column: &str,
 ) -> Result<Option<T>, StoreError> {
     let text: Option<&str> = row.try_get(column)?;
-    text.map(|text| serde_json::from_str(text).map_err(|_| damaged(column)))
-        .transpose()
+    text.map(|text| serde_json::from_str(text).map_err(|_| damaged(column))).transpose()
 }
 
 pub(crate) fn from_word<T: DeserializeOwned>(
@@ -52,8 +51,7 @@ pub(crate) fn id<T: FromStr>(row: &SqliteRow, column: &str) -> Result<T, StoreEr
 
 pub(crate) fn maybe_id<T: FromStr>(row: &SqliteRow, column: &str) -> Result<Option<T>, StoreError> {
     let text: Option<&str> = row.try_get(column)?;
-    text.map(|text| text.parse().map_err(|_| damaged(column)))
-        .transpose()
+    text.map(|text| text.parse().map_err(|_| damaged(column))).transpose()
 }
 
 /// A number that is never negative.

@@ -22,16 +22,10 @@ impl Unit<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn local_host(&mut self, first: &Host) -> Result<Host, StoreError> {
-        let row = sqlx::query("SELECT * FROM host")
-            .fetch_optional(&mut *self.tx)
-            .await?;
+        let row = sqlx::query("SELECT * FROM host").fetch_optional(&mut *self.tx).await?;
         if let Some(row) = row {
             let name = row.try_get("name")?;
-            return Ok(Host {
-                id: id(&row, "id")?,
-                name,
-                pool: id(&row, "pool")?,
-            });
+            return Ok(Host { id: id(&row, "id")?, name, pool: id(&row, "pool")? });
         }
         sqlx::query("INSERT INTO host (id, name, pool) VALUES ($1, $2, $3)")
             .bind(first.id.to_string())

@@ -59,10 +59,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await?;
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
         Ok(Self { pool })
     }
@@ -73,9 +70,7 @@ impl Store {
     /// # Errors
     /// When the database is not reachable.
     pub async fn write(&self) -> Result<Unit<'_>, StoreError> {
-        Ok(Unit {
-            tx: self.pool.begin_with("BEGIN IMMEDIATE").await?,
-        })
+        Ok(Unit { tx: self.pool.begin_with("BEGIN IMMEDIATE").await? })
     }
 
     /// Begins to read, at one moment.
@@ -83,9 +78,7 @@ impl Store {
     /// # Errors
     /// When the database is not reachable.
     pub async fn read(&self) -> Result<Unit<'_>, StoreError> {
-        Ok(Unit {
-            tx: self.pool.begin().await?,
-        })
+        Ok(Unit { tx: self.pool.begin().await? })
     }
 
     /// Closes every connection.

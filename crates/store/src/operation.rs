@@ -34,7 +34,8 @@ impl Unit<'_> {
     /// When the database fails; so for all of these.
     pub async fn put_operation(&mut self, operation: &Operation) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO operation (id, vm, snapshot, kind, state, command, phase, created_at, ended_at)
+            "INSERT INTO operation (id, vm, snapshot, kind, state, command, phase, created_at,
+                                    ended_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (id) DO UPDATE SET state = $5, phase = $7, ended_at = $9",
         )
@@ -88,10 +89,7 @@ impl Unit<'_> {
     ) -> Result<Vec<Operation>, StoreError> {
         let mut query: QueryBuilder<Sqlite> =
             QueryBuilder::new("SELECT * FROM operation WHERE (created_at, id) > (");
-        query
-            .push_bind(page.after.created_at)
-            .push(", ")
-            .push_bind(page.after.id.to_string());
+        query.push_bind(page.after.created_at).push(", ").push_bind(page.after.id.to_string());
         query.push(")");
         if let Some(vm) = filter.vm {
             query.push(" AND vm = ").push_bind(vm.to_string());
@@ -99,9 +97,7 @@ impl Unit<'_> {
         if let Some(state) = &filter.state {
             query.push(" AND state = ").push_bind(state.clone());
         }
-        query
-            .push(" ORDER BY created_at, id LIMIT ")
-            .push_bind(i64::from(page.limit));
+        query.push(" ORDER BY created_at, id LIMIT ").push_bind(i64::from(page.limit));
         let rows = query.build().fetch_all(&mut *self.tx).await?;
         rows.iter().map(operation).collect()
     }

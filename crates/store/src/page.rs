@@ -26,14 +26,8 @@ pub struct Cursor {
 impl Page {
     /// A page of `limit` rows, or as many as are allowed.
     pub fn new(after: Option<Cursor>, limit: Option<u32>) -> Self {
-        let start = Cursor {
-            created_at: i64::MIN,
-            id: uuid::Uuid::nil(),
-        };
-        Self {
-            after: after.unwrap_or(start),
-            limit: limit.unwrap_or(100).clamp(1, MOST),
-        }
+        let start = Cursor { created_at: i64::MIN, id: uuid::Uuid::nil() };
+        Self { after: after.unwrap_or(start), limit: limit.unwrap_or(100).clamp(1, MOST) }
     }
 }
 
@@ -48,9 +42,6 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (created_at, id) = text.split_once('_').ok_or(())?;
-        Ok(Self {
-            created_at: created_at.parse().map_err(drop)?,
-            id: id.parse().map_err(drop)?,
-        })
+        Ok(Self { created_at: created_at.parse().map_err(drop)?, id: id.parse().map_err(drop)? })
     }
 }

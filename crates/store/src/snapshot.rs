@@ -53,10 +53,7 @@ impl Unit<'_> {
     ) -> Result<Vec<Snapshot>, StoreError> {
         let mut query: QueryBuilder<Sqlite> =
             QueryBuilder::new("SELECT * FROM snapshot WHERE (created_at, id) > (");
-        query
-            .push_bind(page.after.created_at)
-            .push(", ")
-            .push_bind(page.after.id.to_string());
+        query.push_bind(page.after.created_at).push(", ").push_bind(page.after.id.to_string());
         query.push(")");
         if let Some(vm) = filter.vm {
             query.push(" AND vm = ").push_bind(vm.to_string());
@@ -75,17 +72,11 @@ impl Unit<'_> {
         }
         if let Some(keyword) = &filter.keyword {
             let pattern = format!("%{}%", escaped(keyword));
-            query
-                .push(" AND (lower(name) LIKE ")
-                .push_bind(pattern.clone());
-            query
-                .push(" ESCAPE '\\' OR lower(description) LIKE ")
-                .push_bind(pattern);
+            query.push(" AND (lower(name) LIKE ").push_bind(pattern.clone());
+            query.push(" ESCAPE '\\' OR lower(description) LIKE ").push_bind(pattern);
             query.push(" ESCAPE '\\')");
         }
-        query
-            .push(" ORDER BY created_at, id LIMIT ")
-            .push_bind(i64::from(page.limit));
+        query.push(" ORDER BY created_at, id LIMIT ").push_bind(i64::from(page.limit));
         let rows = query.build().fetch_all(&mut *self.tx).await?;
         let mut snapshots = Vec::new();
         for row in &rows {
@@ -114,9 +105,7 @@ impl Unit<'_> {
             .fetch_all(&mut *self.tx)
             .await?;
         for row in &rows {
-            snapshot
-                .layers
-                .insert(id::<DiskId>(row, "disk")?, id::<LayerId>(row, "layer")?);
+            snapshot.layers.insert(id::<DiskId>(row, "disk")?, id::<LayerId>(row, "layer")?);
         }
         Ok(snapshot)
     }
@@ -187,13 +176,7 @@ impl Unit<'_> {
             SnapshotChange::State(state) => {
                 sqlx::query("UPDATE snapshot SET state = $1 WHERE id = $2").bind(word(state))
             }
-            SnapshotChange::Ready {
-                at,
-                pause_ms,
-                memory_bytes,
-                consistency,
-                layers,
-            } => {
+            SnapshotChange::Ready { at, pause_ms, memory_bytes, consistency, layers } => {
                 self.forget_layers(id).await?;
                 for (&disk, &layer) in layers {
                     self.hold_layer(id, disk, layer).await?;

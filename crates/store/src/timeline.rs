@@ -64,8 +64,7 @@ impl Unit<'_> {
             Change::VmConfig(config) => self.set(vm, CONFIG, Some(json(config))).await,
             Change::VmGeneration(id) => self.set(vm, GENERATION, Some(id.to_string())).await,
             Change::VmCurrent(id) => {
-                self.set(vm, CURRENT_SNAPSHOT, id.map(|id| id.to_string()))
-                    .await
+                self.set(vm, CURRENT_SNAPSHOT, id.map(|id| id.to_string())).await
             }
             Change::VmOperation(id) => self.set(vm, OPERATION, id.map(|id| id.to_string())).await,
             Change::VmReclaim(id) => self.set(vm, RECLAIM, id.map(|id| id.to_string())).await,
@@ -92,8 +91,7 @@ impl Unit<'_> {
                 .await
             }
             Change::LayerGone(id) => {
-                self.run(sqlx::query("DELETE FROM layer WHERE id = $1").bind(id.to_string()))
-                    .await
+                self.run(sqlx::query("DELETE FROM layer WHERE id = $1").bind(id.to_string())).await
             }
             Change::DiskActive { disk, layer } => {
                 self.run(
@@ -116,8 +114,7 @@ impl Unit<'_> {
         statement: &'static str,
         value: Option<String>,
     ) -> Result<(), StoreError> {
-        self.run(sqlx::query(statement).bind(value).bind(vm.to_string()))
-            .await
+        self.run(sqlx::query(statement).bind(value).bind(vm.to_string())).await
     }
 
     async fn add_layer(&mut self, vm: VmId, layer: &Layer) -> Result<(), StoreError> {
@@ -147,8 +144,7 @@ impl Unit<'_> {
             "DELETE FROM vm WHERE id = $1",
         ];
         for statement in statements {
-            self.run(sqlx::query(statement).bind(vm.to_string()))
-                .await?;
+            self.run(sqlx::query(statement).bind(vm.to_string())).await?;
         }
         Ok(())
     }

@@ -143,12 +143,8 @@ async fn problem(response: Response) -> Problem {
         Ok(problem) => problem,
         Err(_) => Problem {
             status: status.as_u16(),
-            code: if status == StatusCode::NOT_FOUND {
-                "unknown-address"
-            } else {
-                "internal"
-            }
-            .to_owned(),
+            code: if status == StatusCode::NOT_FOUND { "unknown-address" } else { "internal" }
+                .to_owned(),
             title: status.to_string(),
             detail: String::new(),
             hint: String::new(),

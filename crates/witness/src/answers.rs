@@ -74,10 +74,7 @@ impl Guest {
     /// Looks at every filled page.
     pub fn verify(&self) -> Result<Verified> {
         let answer = self.ask("verify")?;
-        Ok(Verified {
-            pages: field(&answer, "pages")?,
-            bad: field(&answer, "bad")?,
-        })
+        Ok(Verified { pages: field(&answer, "pages")?, bad: field(&answer, "bad")? })
     }
 
     /// Writes numbered blocks to every disk, so many a second; 0 stops.
@@ -107,14 +104,8 @@ impl Guest {
 }
 
 fn parse_epochs(answer: &str) -> Result<Epochs> {
-    let (ram, disks) = answer
-        .split_once(" disks=")
-        .context("no epochs in the answer")?;
-    let disks = disks
-        .split(',')
-        .filter(|n| !n.is_empty())
-        .map(str::parse)
-        .collect();
+    let (ram, disks) = answer.split_once(" disks=").context("no epochs in the answer")?;
+    let disks = disks.split(',').filter(|n| !n.is_empty()).map(str::parse).collect();
     Ok(Epochs {
         ram: field(ram, "ram")?,
         disks: Result::<_, _>::map_err(disks, anyhow::Error::from)?,
@@ -124,11 +115,6 @@ fn parse_epochs(answer: &str) -> Result<Epochs> {
 /// The number behind `name=`.
 fn field(text: &str, name: &str) -> Result<u64> {
     let words = text.split([' ', ',']);
-    let value = words
-        .filter_map(|word| word.split_once('='))
-        .find(|(key, _)| *key == name);
-    Ok(value
-        .with_context(|| format!("no {name} in {text:?}"))?
-        .1
-        .parse()?)
+    let value = words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name);
+    Ok(value.with_context(|| format!("no {name} in {text:?}"))?.1.parse()?)
 }

@@ -51,10 +51,7 @@ impl Guest {
         let (sender, answers) = channel();
         let reader = Arc::clone(&shared);
         thread::spawn(move || reader.read_on(&sender));
-        Self {
-            shared,
-            answers: Mutex::new(answers),
-        }
+        Self { shared, answers: Mutex::new(answers) }
     }
 
     /// Waits until the guest ticks.
@@ -100,9 +97,7 @@ impl Guest {
     fn say(&self, command: &str) -> Result<()> {
         let mut stream = self.shared.stream.lock().expect("no holder panics");
         let stream = stream.as_mut().context("the console is not connected")?;
-        stream
-            .write_all(format!("{command}\n").as_bytes())
-            .context("the console is gone")
+        stream.write_all(format!("{command}\n").as_bytes()).context("the console is gone")
     }
 
     /// What was seen of the ticks.
@@ -159,10 +154,7 @@ impl Shared {
             let text = String::from_utf8_lossy(line).trim().to_owned();
             line.clear();
             if let Some(number) = text.strip_prefix("T ").and_then(|n| n.parse().ok()) {
-                self.ticks
-                    .lock()
-                    .expect("no holder panics")
-                    .add(now, number);
+                self.ticks.lock().expect("no holder panics").add(now, number);
             } else if text.starts_with("ok ") || text.starts_with("error ") {
                 let _ = answers.send(text);
             }
@@ -175,8 +167,6 @@ fn connect(path: &Path) -> Result<UnixStream> {
     let target = fs::canonicalize(path)?;
     let folder = File::open(target.parent().context("a socket lies in a folder")?)?;
     let name = target.file_name().context("a socket has a name")?;
-    let short = Path::new("/proc/self/fd")
-        .join(folder.as_raw_fd().to_string())
-        .join(name);
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
     Ok(UnixStream::connect(short)?)
 }

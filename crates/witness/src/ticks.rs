@@ -36,20 +36,14 @@ impl Ticks {
 
     /// How many ticks were seen in a stretch of time.
     pub fn count(&self, from: Instant, to: Instant) -> usize {
-        self.seen
-            .iter()
-            .filter(|&&(at, _)| from <= at && at < to)
-            .count()
+        self.seen.iter().filter(|&&(at, _)| from <= at && at < to).count()
     }
 
     /// The longest time without ticks that lies at least partly in a stretch of time.
     pub fn largest_gap(&self, from: Instant, to: Instant) -> Option<Gap> {
         let gaps = self.seen.windows(2).map(|pair| (pair[0].0, pair[1].0));
         gaps.filter(|&(before, after)| after > from && before < to)
-            .map(|(before, after)| Gap {
-                from: before,
-                length: after - before,
-            })
+            .map(|(before, after)| Gap { from: before, length: after - before })
             .max_by_key(|gap| gap.length)
     }
 }
@@ -69,10 +63,7 @@ mod tests {
         }
         let gap = ticks.largest_gap(at(50), at(60)).unwrap();
         assert_eq!((gap.from, gap.length), (at(10), Duration::from_millis(100)));
-        assert_eq!(
-            ticks.largest_gap(at(0), at(9)).unwrap().length,
-            Duration::from_millis(5)
-        );
+        assert_eq!(ticks.largest_gap(at(0), at(9)).unwrap().length, Duration::from_millis(5));
         assert_eq!(ticks.first_after(at(10)), Some(at(110)));
         assert_eq!(ticks.count(at(0), at(20)), 3);
     }

@@ -5,10 +5,5 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 pub(crate) fn print(shell: Shell) {
-    clap_complete::generate(
-        shell,
-        &mut Args::command(),
-        "tintype",
-        &mut std::io::stdout(),
-    );
+    clap_complete::generate(shell, &mut Args::command(), "tintype", &mut std::io::stdout());
 }

@@ -22,13 +22,8 @@ pub(crate) async fn run(context: &Context, verb: DiskVerb) -> Result<(), Failure
     let DiskVerb::List { vm } = verb;
     let disks: List<Disk> = context.client.get(&address(&vm, "/disks")).await?;
     print(context, &disks, |disks| {
-        let row = |disk: &Disk| {
-            vec![
-                disk.name.clone(),
-                size::show(disk.size_bytes),
-                disk.id.to_string(),
-            ]
-        };
+        let row =
+            |disk: &Disk| vec![disk.name.clone(), size::show(disk.size_bytes), disk.id.to_string()];
         let rows: Vec<Vec<String>> = disks.items.iter().map(row).collect();
         table(&["NAME", "SIZE", "ID"], &rows)
     });

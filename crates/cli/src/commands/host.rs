@@ -46,10 +46,7 @@ pub(crate) async fn hosts(context: &Context, verb: HostVerb) -> Result<(), Failu
             });
         }
         HostVerb::Show { host } => {
-            let host: Host = context
-                .client
-                .get(&format!("/v1/hosts/{}", escape(&host)))
-                .await?;
+            let host: Host = context.client.get(&format!("/v1/hosts/{}", escape(&host))).await?;
             print(context, &host, show_host);
         }
     }
@@ -58,19 +55,14 @@ pub(crate) async fn hosts(context: &Context, verb: HostVerb) -> Result<(), Failu
 
 fn show_host(host: &Host) -> String {
     let yes = |refused: &Option<String>| {
-        refused
-            .as_ref()
-            .map_or("yes".into(), |why| format!("no: {why}"))
+        refused.as_ref().map_or("yes".into(), |why| format!("no: {why}"))
     };
     let platform = &host.platform;
     card(&[
         ("name", host.name.clone()),
         ("id", host.id.to_string()),
         ("hypervisor", host.hypervisor.clone()),
-        (
-            "platform",
-            format!("{} {} {}", platform.machine, platform.cpu, platform.accel),
-        ),
+        ("platform", format!("{} {} {}", platform.machine, platform.cpu, platform.accel)),
         ("accelerators", host.accels.join(", ")),
         ("memory snapshots", yes(&host.memory_snapshots_refused)),
         ("uefi", yes(&host.uefi_refused)),
@@ -93,10 +85,7 @@ pub(crate) async fn pools(context: &Context, verb: PoolVerb) -> Result<(), Failu
             });
         }
         PoolVerb::Show { pool } => {
-            let pool: Pool = context
-                .client
-                .get(&format!("/v1/pools/{}", escape(&pool)))
-                .await?;
+            let pool: Pool = context.client.get(&format!("/v1/pools/{}", escape(&pool))).await?;
             print(context, &pool, |pool| {
                 card(&[
                     ("name", pool.name.clone()),

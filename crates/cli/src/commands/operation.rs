@@ -85,18 +85,9 @@ fn show(operation: &Operation) -> String {
         ("kind", operation.kind.clone()),
         ("state", operation.state.clone()),
         ("virtual machine", operation.vm.to_string()),
-        (
-            "snapshot",
-            or_dash(operation.snapshot.map(|id| id.to_string())),
-        ),
-        (
-            "progress",
-            format!("{:.0} %, {}", operation.progress * 100.0, operation.step),
-        ),
-        (
-            "error",
-            or_dash(operation.error.as_ref().map(ToString::to_string)),
-        ),
+        ("snapshot", or_dash(operation.snapshot.map(|id| id.to_string()))),
+        ("progress", format!("{:.0} %, {}", operation.progress * 100.0, operation.step)),
+        ("error", or_dash(operation.error.as_ref().map(ToString::to_string))),
         ("created", operation.created_at.clone()),
         ("ended", or_dash(operation.ended_at.clone())),
     ])

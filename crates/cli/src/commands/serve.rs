@@ -71,9 +71,8 @@ struct Config {
 }
 
 fn kill_at(text: &str) -> Result<(String, u32), String> {
-    let parsed = text
-        .split_once(':')
-        .and_then(|(word, n)| Some((word.to_owned(), n.parse().ok()?)));
+    let parsed =
+        text.split_once(':').and_then(|(word, n)| Some((word.to_owned(), n.parse().ok()?)));
     parsed.ok_or_else(|| "a kind and a number, such as take:12".to_owned())
 }
 
@@ -86,10 +85,7 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
         .init();
     let config = read_config(args.config.as_deref())?;
     if args.kill_at.is_some() || args.trace_steps.is_some() {
-        steps::set_plan(steps::Plan {
-            kill_at: args.kill_at,
-            trace: args.trace_steps,
-        });
+        steps::set_plan(steps::Plan { kill_at: args.kill_at, trace: args.trace_steps });
     }
     let data = args.data.or(config.data).unwrap_or_else(default_data);
     fs::create_dir_all(&data).map_err(|error| cannot_use(&data, &error))?;
@@ -115,10 +111,7 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
         .map_err(|error| cannot_use(&data.join("tintype.db"), &error))?;
     let token = leave_access(&data, address)?;
     let gate = Arc::new(Gate::new(token, address));
-    line(&format!(
-        "tintype: listening on http://{address} (data {})",
-        data.display()
-    ));
+    line(&format!("tintype: listening on http://{address} (data {})", data.display()));
     let served = axum::serve(listener, router(app, gate)).with_graceful_shutdown(asked_to_end());
     let overdue = async {
         asked_to_end().await;
@@ -172,18 +165,11 @@ fn leave_access(data: &Path, address: SocketAddr) -> Result<String, Failure> {
         Some(token) => token,
         None => new_token()?,
     };
-    let access = Access {
-        url: Some(format!("http://{address}")),
-        token: Some(token.clone()),
-    };
+    let access = Access { url: Some(format!("http://{address}")), token: Some(token.clone()) };
     let text = toml::to_string(&access).map_err(|error| cannot_use(&path, &error))?;
     let fresh = data.join("client.toml.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(fresh, path)?;
@@ -200,11 +186,7 @@ fn new_token() -> Result<String, Failure> {
 fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    if name.is_empty() {
-        "localhost".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }
 
 async fn asked_to_end() {

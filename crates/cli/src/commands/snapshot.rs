@@ -113,23 +113,9 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Failure> {
     match verb {
-        SnapshotVerb::Create {
-            vm,
-            name,
-            memory,
-            description,
-        } => {
+        SnapshotVerb::Create { vm, name, memory, description } => {
             let kind = memory.then(|| "disk-and-memory".to_owned());
-            create(
-                context,
-                &vm,
-                NewSnapshot {
-                    name,
-                    description,
-                    kind,
-                },
-            )
-            .await
+            create(context, &vm, NewSnapshot { name, description, kind }).await
         }
         SnapshotVerb::List(args) => list(context, args).await,
         SnapshotVerb::Tree { vm } => {
@@ -142,18 +128,11 @@ pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Fai
             print(context, &snapshot, show);
             Ok(())
         }
-        SnapshotVerb::Edit {
-            vm,
-            snapshot,
-            name,
-            description,
-        } => {
+        SnapshotVerb::Edit { vm, snapshot, name, description } => {
             let id = find(context, &vm, &snapshot).await?.id;
             let edit = EditSnapshot { name, description };
-            let edited: Snapshot = context
-                .client
-                .patch(&format!("/v1/snapshots/{id}"), &edit)
-                .await?;
+            let edited: Snapshot =
+                context.client.patch(&format!("/v1/snapshots/{id}"), &edit).await?;
             print(context, &edited, show);
             Ok(())
         }
@@ -163,10 +142,7 @@ pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Fai
 }
 
 async fn create(context: &Context, vm: &str, new: NewSnapshot) -> Result<(), Failure> {
-    let operation: Operation = context
-        .client
-        .post(&address(vm, "/snapshots"), &new)
-        .await?;
+    let operation: Operation = context.client.post(&address(vm, "/snapshots"), &new).await?;
     let id = operation.snapshot;
     let ended = follow(context, operation, |_| format!("took a snapshot of {vm}")).await?;
     if let Some(id) =
@@ -179,10 +155,7 @@ async fn create(context: &Context, vm: &str, new: NewSnapshot) -> Result<(), Fai
 }
 
 async fn pages(context: &Context, path: &str) -> Result<List<Snapshot>, Failure> {
-    let mut all = List {
-        items: Vec::new(),
-        next: None,
-    };
+    let mut all = List { items: Vec::new(), next: None };
     let mut after = String::new();
     loop {
         let page: List<Snapshot> = context.client.get(&format!("{path}{after}")).await?;
@@ -196,11 +169,7 @@ async fn pages(context: &Context, path: &str) -> Result<List<Snapshot>, Failure>
 
 async fn list(context: &Context, args: ListArgs) -> Result<(), Failure> {
     let mut path = "/v1/snapshots?limit=500".to_owned();
-    for (name, value) in [
-        ("vm", args.vm),
-        ("state", args.state),
-        ("keyword", args.keyword),
-    ] {
+    for (name, value) in [("vm", args.vm), ("state", args.state), ("keyword", args.keyword)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", escape(&value)));
         }
@@ -208,10 +177,7 @@ async fn list(context: &Context, args: ListArgs) -> Result<(), Failure> {
     let snapshots = pages(context, &path).await?;
     let vms: List<Vm> = context.client.get("/v1/vms?limit=1000").await?;
     let vm_name = |id: uuid::Uuid| {
-        vms.items
-            .iter()
-            .find(|vm| vm.id == id)
-            .map_or_else(|| id.to_string(), |vm| vm.name.clone())
+        vms.items.iter().find(|vm| vm.id == id).map_or_else(|| id.to_string(), |vm| vm.name.clone())
     };
     print(context, &snapshots, |snapshots| {
         if snapshots.items.is_empty() {
@@ -224,19 +190,12 @@ async fn list(context: &Context, args: ListArgs) -> Result<(), Failure> {
                 snapshot.kind.clone(),
                 snapshot.state.clone(),
                 size::show(snapshot.size_bytes),
-                if snapshot.current {
-                    "yes".to_owned()
-                } else {
-                    String::new()
-                },
+                if snapshot.current { "yes".to_owned() } else { String::new() },
                 snapshot.created_at.clone(),
             ]
         };
         let rows: Vec<Vec<String>> = snapshots.items.iter().map(row).collect();
-        table(
-            &["VM", "NAME", "KIND", "STATE", "FREES", "CURRENT", "CREATED"],
-            &rows,
-        )
+        table(&["VM", "NAME", "KIND", "STATE", "FREES", "CURRENT", "CREATED"], &rows)
     });
     Ok(())
 }
@@ -271,10 +230,7 @@ async fn revert(context: &Context, args: RevertArgs) -> Result<(), Failure> {
     };
     let path = format!("/v1/snapshots/{}/revert", target.id);
     let operation: Operation = context.client.post(&path, &Revert { power }).await?;
-    follow(context, operation, |_| {
-        format!("{vm} is back at {:?}", target.name)
-    })
-    .await?;
+    follow(context, operation, |_| format!("{vm} is back at {:?}", target.name)).await?;
     Ok(())
 }
 
@@ -301,44 +257,29 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> {
         }
         None => (address(vm, "/snapshots"), String::new()),
     };
-    let plan: DeletePlan = context
-        .client
-        .delete(&format!("{path}?{scope}dry_run=true"))
-        .await?;
+    let plan: DeletePlan = context.client.delete(&format!("{path}?{scope}dry_run=true")).await?;
     if args.dry_run {
         print(context, &plan, show_plan);
         return Ok(());
     }
     confirm(context, &show_plan(&plan))?;
     let operation: Operation = context.client.delete(&format!("{path}?{scope}")).await?;
-    follow(context, operation, |_| {
-        format!("deleted {} snapshots", plan.snapshots.len())
-    })
-    .await?;
+    follow(context, operation, |_| format!("deleted {} snapshots", plan.snapshots.len())).await?;
     Ok(())
 }
 
 fn show_plan(plan: &DeletePlan) -> String {
     let mut text = String::new();
     for snapshot in &plan.snapshots {
-        text.push_str(&format!(
-            "deletes  {:?} of {}\n",
-            snapshot.name, snapshot.created_at
-        ));
+        text.push_str(&format!("deletes  {:?} of {}\n", snapshot.name, snapshot.created_at));
     }
     text.push_str(&format!("moves up  {} snapshots\n", plan.moved.len()));
     text.push_str(&format!("frees  {}", size::show(plan.freed_bytes)));
     if plan.merged_bytes > 0 {
-        text.push_str(&format!(
-            ", and what overlaps of {}",
-            size::show(plan.merged_bytes)
-        ));
+        text.push_str(&format!(", and what overlaps of {}", size::show(plan.merged_bytes)));
     }
     if plan.kept_bytes > 0 {
-        text.push_str(&format!(
-            "; {} stay, for a branch",
-            size::show(plan.kept_bytes)
-        ));
+        text.push_str(&format!("; {} stay, for a branch", size::show(plan.kept_bytes)));
     }
     text.push('\n');
     text
@@ -353,21 +294,12 @@ fn show(snapshot: &Snapshot) -> String {
         ("kind", snapshot.kind.clone()),
         ("disks", format!("{}-consistent", snapshot.consistency)),
         ("state", snapshot.state.clone()),
-        (
-            "reason",
-            or_dash(snapshot.reason.as_ref().map(ToString::to_string)),
-        ),
+        ("reason", or_dash(snapshot.reason.as_ref().map(ToString::to_string))),
         ("parent", or_dash(snapshot.parent.map(|id| id.to_string()))),
-        (
-            "current",
-            if snapshot.current { "yes" } else { "no" }.to_owned(),
-        ),
+        ("current", if snapshot.current { "yes" } else { "no" }.to_owned()),
         ("created", snapshot.created_at.clone()),
         ("ready", or_dash(snapshot.ready_at.clone())),
-        (
-            "guest paused",
-            or_dash(snapshot.pause_ms.map(|ms| format!("{ms} ms"))),
-        ),
+        ("guest paused", or_dash(snapshot.pause_ms.map(|ms| format!("{ms} ms")))),
         ("memory", size::show(snapshot.memory_bytes)),
         ("frees", size::show(snapshot.size_bytes)),
     ])

@@ -22,11 +22,7 @@ pub(crate) fn draw(tree: &Tree) -> String {
 
 fn branch(node: &Node, tree: &Tree) -> Branch {
     let snapshot = &node.snapshot;
-    let mut under: Vec<Branch> = node
-        .children
-        .iter()
-        .map(|child| branch(child, tree))
-        .collect();
+    let mut under: Vec<Branch> = node.children.iter().map(|child| branch(child, tree)).collect();
     if is_parent_of_now(snapshot.id, tree) {
         under.push(now(tree));
     }
@@ -38,10 +34,7 @@ fn branch(node: &Node, tree: &Tree) -> Branch {
         facts.push(format!("paused {pause_ms} ms"));
     }
     facts.push(size::show(snapshot.size_bytes));
-    Branch {
-        text: format!("{}  ({})", snapshot.name, facts.join(", ")),
-        under,
-    }
+    Branch { text: format!("{}  ({})", snapshot.name, facts.join(", ")), under }
 }
 
 fn is_parent_of_now(id: Uuid, tree: &Tree) -> bool {
@@ -49,20 +42,13 @@ fn is_parent_of_now(id: Uuid, tree: &Tree) -> bool {
 }
 
 fn now(tree: &Tree) -> Branch {
-    Branch {
-        text: format!("NOW  ({})", tree.now.state),
-        under: Vec::new(),
-    }
+    Branch { text: format!("NOW  ({})", tree.now.state), under: Vec::new() }
 }
 
 fn draw_all(branches: &[Branch], margin: &str, text: &mut String) {
     for (n, branch) in branches.iter().enumerate() {
         let last = n + 1 == branches.len();
-        let (corner, rail) = if last {
-            ("└── ", "    ")
-        } else {
-            ("├── ", "│   ")
-        };
+        let (corner, rail) = if last { ("└── ", "    ") } else { ("├── ", "│   ") };
         text.push_str(&format!("{margin}{corner}{}\n", branch.text));
         draw_all(&branch.under, &format!("{margin}{rail}"), text);
     }
@@ -73,10 +59,7 @@ mod tests {
     use super::{Branch, draw_all};
 
     fn branch(text: &str, under: Vec<Branch>) -> Branch {
-        Branch {
-            text: text.to_owned(),
-            under,
-        }
+        Branch { text: text.to_owned(), under }
     }
 
     /// C33, C34.
@@ -85,10 +68,7 @@ mod tests {
         let tree = [
             branch(
                 "one",
-                vec![
-                    branch("two", vec![branch("NOW", vec![])]),
-                    branch("three", vec![]),
-                ],
+                vec![branch("two", vec![branch("NOW", vec![])]), branch("three", vec![])],
             ),
             branch("root", vec![]),
         ];

@@ -90,11 +90,7 @@ impl Create {
             name: self.name,
             memory_bytes: self.memory,
             vcpus: self.vcpus,
-            disks: self
-                .disk
-                .iter()
-                .map(|disk| new_disk(disk))
-                .collect::<Result<_, _>>()?,
+            disks: self.disk.iter().map(|disk| new_disk(disk)).collect::<Result<_, _>>()?,
             kernel: self.kernel.as_deref().map(absolute).transpose()?,
             initrd: self.initrd.as_deref().map(absolute).transpose()?,
             append: self.append,
@@ -111,14 +107,8 @@ impl Create {
 fn new_disk(text: &str) -> Result<NewDisk, Failure> {
     let path = Path::new(text);
     match size::parse(text) {
-        Ok(bytes) if !path.exists() => Ok(NewDisk {
-            size_bytes: Some(bytes),
-            file: None,
-        }),
-        _ => Ok(NewDisk {
-            size_bytes: None,
-            file: Some(absolute(path)?),
-        }),
+        Ok(bytes) if !path.exists() => Ok(NewDisk { size_bytes: Some(bytes), file: None }),
+        _ => Ok(NewDisk { size_bytes: None, file: Some(absolute(path)?) }),
     }
 }
 
@@ -140,9 +130,7 @@ pub(crate) async fn run(context: &Context, verb: VmVerb) -> Result<(), Failure> 
             print(context, &vm, show);
         }
         VmVerb::Start { vm } => {
-            let operation = client
-                .post(&address(&vm, "/start"), &serde_json::json!({}))
-                .await?;
+            let operation = client.post(&address(&vm, "/start"), &serde_json::json!({})).await?;
             follow(context, operation, |_| format!("started {vm}")).await?;
         }
         VmVerb::Stop { vm, force } => {
@@ -176,16 +164,10 @@ pub(crate) fn address(vm: &str, under: &str) -> String {
 }
 
 async fn list(context: &Context) -> Result<(), Failure> {
-    let mut all = List {
-        items: Vec::new(),
-        next: None,
-    };
+    let mut all = List { items: Vec::new(), next: None };
     let mut after = String::new();
     loop {
-        let page: List<Vm> = context
-            .client
-            .get(&format!("/v1/vms?limit=500{after}"))
-            .await?;
+        let page: List<Vm> = context.client.get(&format!("/v1/vms?limit=500{after}")).await?;
         all.items.extend(page.items);
         match page.next {
             Some(next) => after = format!("&after={next}"),
@@ -197,18 +179,7 @@ async fn list(context: &Context) -> Result<(), Failure> {
             return "no virtual machines".to_owned();
         }
         let rows: Vec<Vec<String>> = all.items.iter().map(row).collect();
-        table(
-            &[
-                "NAME",
-                "STATE",
-                "VCPUS",
-                "MEMORY",
-                "DISKS",
-                "SNAPSHOTS",
-                "OPERATION",
-            ],
-            &rows,
-        )
+        table(&["NAME", "STATE", "VCPUS", "MEMORY", "DISKS", "SNAPSHOTS", "OPERATION"], &rows)
     });
     Ok(())
 }
@@ -221,46 +192,28 @@ fn row(vm: &Vm) -> Vec<String> {
         size::show(vm.memory_bytes),
         vm.disks.len().to_string(),
         vm.snapshots.to_string(),
-        vm.operation
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |held| held.kind.clone()),
+        vm.operation.as_ref().map_or_else(|| "-".to_owned(), |held| held.kind.clone()),
     ]
 }
 
 fn show(vm: &Vm) -> String {
-    let disks = vm
-        .disks
-        .iter()
-        .map(|disk| format!("{} {}", disk.name, size::show(disk.size_bytes)));
-    let nics = vm
-        .nics
-        .iter()
-        .map(|nic| format!("{} {}", nic.network, nic.mac));
+    let disks =
+        vm.disks.iter().map(|disk| format!("{} {}", disk.name, size::show(disk.size_bytes)));
+    let nics = vm.nics.iter().map(|nic| format!("{} {}", nic.network, nic.mac));
     let platform = &vm.platform;
     card(&[
         ("name", vm.name.clone()),
         ("id", vm.id.to_string()),
         ("state", vm.state.clone()),
-        (
-            "operation",
-            vm.operation
-                .as_ref()
-                .map_or("-".into(), |o| format!("{} {}", o.kind, o.id)),
-        ),
+        ("operation", vm.operation.as_ref().map_or("-".into(), |o| format!("{} {}", o.kind, o.id))),
         ("processors", vm.vcpus.to_string()),
         ("memory", size::show(vm.memory_bytes)),
         ("firmware", vm.firmware.clone()),
-        (
-            "platform",
-            format!("{} {} {}", platform.machine, platform.cpu, platform.accel),
-        ),
+        ("platform", format!("{} {} {}", platform.machine, platform.cpu, platform.accel)),
         ("disks", disks.collect::<Vec<_>>().join(", ")),
         ("networks", nics.collect::<Vec<_>>().join(", ")),
         ("snapshots", vm.snapshots.to_string()),
-        (
-            "current",
-            vm.current.map_or("-".to_owned(), |id| id.to_string()),
-        ),
+        ("current", vm.current.map_or("-".to_owned(), |id| id.to_string())),
         ("console", vm.console.clone()),
         ("created", vm.created_at.clone()),
     ])

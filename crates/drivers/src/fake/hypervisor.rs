@@ -19,16 +19,8 @@ fn failed(code: Code, detail: &str, facts: Facts) -> Outcome {
 }
 
 fn boot(launch: &Launch, ram: BTreeMap<u64, u64>) -> Guest {
-    let active = launch
-        .disks
-        .iter()
-        .map(|disk| (disk.disk, disk.chain[0].id))
-        .collect();
-    Guest {
-        ram,
-        active,
-        order: launch.disks.iter().map(|disk| disk.disk).collect(),
-    }
+    let active = launch.disks.iter().map(|disk| (disk.disk, disk.chain[0].id)).collect();
+    Guest { ram, active, order: launch.disks.iter().map(|disk| disk.disk).collect() }
 }
 
 impl Fake {
@@ -55,13 +47,7 @@ impl Fake {
             world.step("protect memory")?;
             world.step("save memory")?;
             let machine = world.machines.entry(take.vm).or_default();
-            machine.memories.insert(
-                take.snapshot,
-                Memory {
-                    ram,
-                    damaged: false,
-                },
-            );
+            machine.memories.insert(take.snapshot, Memory { ram, damaged: false });
             facts.memory_bytes = take.memory_bytes;
         }
         Ok(())
@@ -98,13 +84,7 @@ impl Fake {
                 self.merge(vm, *child, *into, &calm)?;
                 (*child, *into, above)
             }
-            Reclaim::Fold {
-                chain,
-                base,
-                fresh,
-                above,
-                ..
-            } => {
+            Reclaim::Fold { chain, base, fresh, above, .. } => {
                 if self.exists(vm, chain[0]) {
                     self.fold(vm, chain[0], *base, *fresh, &calm)?;
                 }
@@ -112,11 +92,7 @@ impl Fake {
             }
         };
         if let Some(guest) = self.world().guest(vm) {
-            for active in guest
-                .active
-                .values_mut()
-                .filter(|active| **active == old.id)
-            {
+            for active in guest.active.values_mut().filter(|active| **active == old.id) {
                 *active = new.id;
             }
         }
@@ -149,13 +125,8 @@ impl Hypervisor for Fake {
             return failed(Code::HypervisorFailed, what, Facts::default());
         }
         let machine = world.machines.entry(launch.vm).or_default();
-        machine
-            .guest
-            .get_or_insert_with(|| boot(launch, BTreeMap::new()));
-        Outcome::Done(Facts {
-            running: true,
-            ..Facts::default()
-        })
+        machine.guest.get_or_insert_with(|| boot(launch, BTreeMap::new()));
+        Outcome::Done(Facts { running: true, ..Facts::default() })
     }
 
     fn stop(&self, stop: &StopVm) -> Outcome {
@@ -200,23 +171,12 @@ impl Hypervisor for Fake {
         let result = Self::go_back(&mut self.world(), revert);
         let running = self.is_running(revert.launch.vm);
         match result {
-            Ok(()) => Outcome::Done(Facts {
-                switched: true,
-                running,
-                ..Facts::default()
-            }),
+            Ok(()) => Outcome::Done(Facts { switched: true, running, ..Facts::default() }),
             Err(Broken(what)) => {
                 for disk in &revert.launch.disks {
                     let _ = Volume::remove(self, revert.launch.vm, disk.chain[0]);
                 }
-                failed(
-                    Code::LoadFailed,
-                    what,
-                    Facts {
-                        running,
-                        ..Facts::default()
-                    },
-                )
+                failed(Code::LoadFailed, what, Facts { running, ..Facts::default() })
             }
         }
     }
@@ -233,17 +193,10 @@ impl Hypervisor for Fake {
                     .machines
                     .get(&take.vm)
                     .is_some_and(|machine| machine.memories.contains_key(&take.snapshot));
-                let facts = Facts {
-                    switched,
-                    running,
-                    ..Facts::default()
-                };
+                let facts = Facts { switched, running, ..Facts::default() };
                 if switched && (saved || !take.memory) {
                     let memory_bytes = if take.memory { take.memory_bytes } else { 0 };
-                    return Outcome::Done(Facts {
-                        memory_bytes,
-                        ..facts
-                    });
+                    return Outcome::Done(Facts { memory_bytes, ..facts });
                 }
                 if !switched {
                     for disk in &take.disks {

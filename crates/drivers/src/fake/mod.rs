@@ -56,11 +56,7 @@ struct Broken(&'static str);
 
 impl Default for Fake {
     fn default() -> Self {
-        let platform = Platform {
-            machine: "fake-1".into(),
-            cpu: "fake".into(),
-            accel: Accel::Tcg,
-        };
+        let platform = Platform { machine: "fake-1".into(), cpu: "fake".into(), accel: Accel::Tcg };
         Self {
             capabilities: Capabilities {
                 hypervisor: "Fake 1".into(),
@@ -100,10 +96,7 @@ impl Fake {
 
     /// What a guest has in its memory.
     pub fn read_ram(&self, vm: VmId, at: u64) -> u64 {
-        self.world()
-            .guest(vm)
-            .and_then(|guest| guest.ram.get(&at).copied())
-            .unwrap_or(0)
+        self.world().guest(vm).and_then(|guest| guest.ram.get(&at).copied()).unwrap_or(0)
     }
 
     /// A guest writes the same block to all its disks.
@@ -129,20 +122,13 @@ impl Fake {
         let Some(guest) = &machine.guest else {
             return Vec::new();
         };
-        guest
-            .order
-            .iter()
-            .map(|disk| machine.read(guest.active[disk], at))
-            .collect()
+        guest.order.iter().map(|disk| machine.read(guest.active[disk], at)).collect()
     }
 
     /// Damages the saved memory of a snapshot.
     pub fn damage_memory(&self, vm: VmId, snapshot: SnapshotId) {
         let mut world = self.world();
-        let memory = world
-            .machines
-            .get_mut(&vm)
-            .and_then(|m| m.memories.get_mut(&snapshot));
+        let memory = world.machines.get_mut(&vm).and_then(|m| m.memories.get_mut(&snapshot));
         if let Some(memory) = memory {
             memory.damaged = true;
         }

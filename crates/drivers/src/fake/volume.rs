@@ -41,10 +41,7 @@ impl Volume for Fake {
         if !machine.layers.contains_key(&on.id) {
             return Err(VolumeError::Tool(format!("{} is not there", on.name())));
         }
-        let fresh = FakeLayer {
-            parent: Some(on.id),
-            ..FakeLayer::default()
-        };
+        let fresh = FakeLayer { parent: Some(on.id), ..FakeLayer::default() };
         machine.layers.insert(layer.id, fresh);
         Ok(())
     }
@@ -52,12 +49,7 @@ impl Volume for Fake {
     fn remove(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError> {
         let mut world = self.world();
         world.step("remove")?;
-        world
-            .machines
-            .entry(vm)
-            .or_default()
-            .layers
-            .remove(&layer.id);
+        world.machines.entry(vm).or_default().layers.remove(&layer.id);
         Ok(())
     }
 
@@ -71,10 +63,7 @@ impl Volume for Fake {
         let mut world = self.world();
         world.step("merge")?;
         let machine = world.machines.entry(vm).or_default();
-        let blocks = machine
-            .layers
-            .get(&child.id)
-            .map(|layer| layer.blocks.clone());
+        let blocks = machine.layers.get(&child.id).map(|layer| layer.blocks.clone());
         if let Some(into) = machine.layers.get_mut(&into.id) {
             into.blocks.extend(blocks.unwrap_or_default());
         }
@@ -92,14 +81,10 @@ impl Volume for Fake {
         let mut world = self.world();
         world.step("fold")?;
         let machine = world.machines.entry(vm).or_default();
-        let mut folded = FakeLayer {
-            parent: Some(base.id),
-            ..FakeLayer::default()
-        };
+        let mut folded = FakeLayer { parent: Some(base.id), ..FakeLayer::default() };
         let mut at = Some(top.id);
-        while let Some(layer) = at
-            .filter(|&id| id != base.id)
-            .and_then(|id| machine.layers.get(&id))
+        while let Some(layer) =
+            at.filter(|&id| id != base.id).and_then(|id| machine.layers.get(&id))
         {
             for (&block, &value) in &layer.blocks {
                 folded.blocks.entry(block).or_insert(value);
@@ -121,18 +106,12 @@ impl Volume for Fake {
     }
 
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool {
-        self.world()
-            .machines
-            .get(&vm)
-            .is_some_and(|m| m.layers.contains_key(&layer.id))
+        self.world().machines.get(&vm).is_some_and(|m| m.layers.contains_key(&layer.id))
     }
 
     fn allocated_bytes(&self, vm: VmId, layer: LayerFile) -> Result<u64, VolumeError> {
         let world = self.world();
-        let found = world
-            .machines
-            .get(&vm)
-            .and_then(|machine| machine.layers.get(&layer.id));
+        let found = world.machines.get(&vm).and_then(|machine| machine.layers.get(&layer.id));
         let layer = found.ok_or_else(|| VolumeError::Tool(format!("{} is gone", layer.name())))?;
         Ok(EMPTY + layer.blocks.len() as u64 * BLOCK)
     }

@@ -80,11 +80,7 @@ impl Folder {
         let console = format!("run/{number}/console.sock");
         let result = steps::around("file set current instance", || {
             swap(console, self.console_link(), self.path.join("console.new"))?;
-            swap(
-                number.to_string(),
-                run.join("current"),
-                run.join("current.new"),
-            )
+            swap(number.to_string(), run.join("current"), run.join("current.new"))
         });
         if let Err(error) = result {
             tracing::warn!(%error, path = %self.path.display(), "cannot mark the current instance");
@@ -96,11 +92,7 @@ impl Folder {
         if keep.is_none() {
             let _ = fs::remove_file(self.path.join("run/current"));
         }
-        for number in self
-            .numbers()
-            .into_iter()
-            .filter(|&number| Some(number) != keep)
-        {
+        for number in self.numbers().into_iter().filter(|&number| Some(number) != keep) {
             let _ = fs::remove_dir_all(self.instance(number));
         }
     }
@@ -138,8 +130,6 @@ impl Folder {
         let Ok(entries) = fs::read_dir(self.path.join("run")) else {
             return Vec::new();
         };
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect()
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
     }
 }

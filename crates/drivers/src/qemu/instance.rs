@@ -82,12 +82,7 @@ impl Instance {
             return Err(InstanceError::Held);
         }
         let qmp = Qmp::connect(&folder.instance(number).join("qmp.sock"))?;
-        Ok(Self {
-            number,
-            process,
-            qmp,
-            folder: folder.clone(),
-        })
+        Ok(Self { number, process, qmp, folder: folder.clone() })
     }
 
     /// The process that was recorded for an instance, alive or not. One that was started and not
@@ -105,12 +100,7 @@ impl Instance {
             let ended = !process.is_alive();
             match Qmp::connect(&path) {
                 Ok(qmp) => {
-                    return Ok(Self {
-                        number,
-                        process,
-                        qmp,
-                        folder: folder.clone(),
-                    });
+                    return Ok(Self { number, process, qmp, folder: folder.clone() });
                 }
                 Err(error) if ended || Instant::now() > until => {
                     return Err(
@@ -149,9 +139,7 @@ impl Instance {
 
     /// Whether QEMU told that the guest shut down, or that it was asked to end.
     pub fn was_shut_down(&self) -> bool {
-        self.qmp
-            .wait_for(Duration::ZERO, |event| event.name == "SHUTDOWN")
-            .is_some()
+        self.qmp.wait_for(Duration::ZERO, |event| event.name == "SHUTDOWN").is_some()
     }
 
     /// Presses the power button and waits; says whether the guest went off by itself.
@@ -184,19 +172,14 @@ impl Instance {
     /// When QEMU does not answer.
     pub fn chains(&self) -> Result<Vec<Vec<String>>, QmpError> {
         let devices = self.qmp.run(&QueryBlock {})?;
-        let images = devices
-            .into_iter()
-            .filter_map(|device| Some(device.inserted?.image));
+        let images = devices.into_iter().filter_map(|device| Some(device.inserted?.image));
         Ok(images.map(|image| chain(&image)).collect())
     }
 
     /// The chain of files, topmost first, of the disk that `file` is part of; `None` if no disk
     /// uses it.
     pub(super) fn chain_with(&self, file: &str) -> Result<Option<Vec<String>>, QmpError> {
-        Ok(self
-            .chains()?
-            .into_iter()
-            .find(|chain| chain.iter().any(|name| name == file)))
+        Ok(self.chains()?.into_iter().find(|chain| chain.iter().any(|name| name == file)))
     }
 }
 
@@ -207,9 +190,7 @@ fn chain(image: &ImageInfo) -> Vec<String> {
 /// The name of a file as QEMU tells it: a path, or all options of the image as `json:{…}` while
 /// they are others than the image itself says.
 fn file_name(told: &str) -> String {
-    let options = told
-        .strip_prefix("json:")
-        .and_then(|text| serde_json::from_str(text).ok());
+    let options = told.strip_prefix("json:").and_then(|text| serde_json::from_str(text).ok());
     let path = options.and_then(|options: Value| {
         let file = options.get("file").unwrap_or(&options);
         file["filename"].as_str().map(str::to_owned)
@@ -220,23 +201,18 @@ fn file_name(told: &str) -> String {
 
 fn last_words(folder: &Folder, number: u32) -> Option<String> {
     let log = fs::read_to_string(folder.instance(number).join("qemu.log")).ok()?;
-    log.lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .map(str::to_owned)
+    log.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 
 fn find_by_socket(number: u32, folder: &Folder) -> Option<Process> {
     let socket = format!("unix:run/{number}/qmp.sock,");
     let processes = fs::read_dir("/proc").ok()?;
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .find_map(|pid| {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let here = fs::read_link(format!("/proc/{pid}/cwd")).ok()? == folder.path();
-            let ours = here && String::from_utf8_lossy(&command).contains(&socket);
-            ours.then(|| Process::find(pid)).flatten()
-        })
+    processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).find_map(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let here = fs::read_link(format!("/proc/{pid}/cwd")).ok()? == folder.path();
+        let ours = here && String::from_utf8_lossy(&command).contains(&socket);
+        ours.then(|| Process::find(pid)).flatten()
+    })
 }
 
 #[cfg(test)]
@@ -250,9 +226,6 @@ mod tests {
         let told = r#"json:{"driver": "qcow2", "backing": {"file": {"filename": "b"}},
             "file": {"driver": "file", "filename": "./a.qcow2"}}"#;
         assert_eq!(file_name(told), "a.qcow2");
-        assert_eq!(
-            file_name(r#"json:{"driver": "file", "filename": "a.raw"}"#),
-            "a.raw"
-        );
+        assert_eq!(file_name(r#"json:{"driver": "file", "filename": "a.raw"}"#), "a.raw");
     }
 }

@@ -15,21 +15,13 @@ use tintype_model::layer::{Format, LayerFile};
 
 /// Where distributions put the UEFI firmware, code and empty variable store.
 const FIRMWARE: [(&str, &str); 2] = [
-    (
-        "/usr/share/OVMF/OVMF_CODE_4M.fd",
-        "/usr/share/OVMF/OVMF_VARS_4M.fd",
-    ),
-    (
-        "/usr/share/OVMF/OVMF_CODE.fd",
-        "/usr/share/OVMF/OVMF_VARS.fd",
-    ),
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
 ];
 
 /// The UEFI firmware of this host: code and empty variable store.
 pub(super) fn firmware() -> Option<(&'static str, &'static str)> {
-    FIRMWARE
-        .into_iter()
-        .find(|(code, vars)| Path::new(code).exists() && Path::new(vars).exists())
+    FIRMWARE.into_iter().find(|(code, vars)| Path::new(code).exists() && Path::new(vars).exists())
 }
 
 /// How a guest begins.
@@ -90,31 +82,21 @@ pub(super) fn command(
     let config = &launch.config;
     let mut args = Args(Vec::new());
     args.add("-name", format!("guest={},debug-threads=on", launch.name));
-    args.0
-        .extend(["-no-user-config", "-nodefaults"].map(str::to_owned));
+    args.0.extend(["-no-user-config", "-nodefaults"].map(str::to_owned));
     args.add("-display", "none");
-    args.add(
-        "-sandbox",
-        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-    );
+    args.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     args.machine(launch);
     args.add("-smp", config.vcpus.to_string());
     args.add("-m", format!("size={}k", config.memory_bytes / 1024));
     args.add(
         "-object",
-        format!(
-            "memory-backend-memfd,id=pc.ram,size={},share=on",
-            config.memory_bytes
-        ),
+        format!("memory-backend-memfd,id=pc.ram,size={},share=on", config.memory_bytes),
     );
     args.add("-uuid", launch.vm.to_string());
     args.add("-device", format!("vmgenid,guid={}", launch.generation));
     args.add("-rtc", "base=utc");
     for socket in ["qmp", "watch"] {
-        args.add(
-            "-qmp",
-            format!("unix:run/{number}/{socket}.sock,server=on,wait=off"),
-        );
+        args.add("-qmp", format!("unix:run/{number}/{socket}.sock,server=on,wait=off"));
     }
     args.console(number, capabilities.shared_console.is_yes());
     args.disks(&launch.disks);
@@ -134,10 +116,9 @@ pub(super) fn command(
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
-    let user = folder.user().map(|user| User {
-        gid: kvm_group(config.platform.accel).unwrap_or(user.gid),
-        ..user
-    });
+    let user = folder
+        .user()
+        .map(|user| User { gid: kvm_group(config.platform.accel).unwrap_or(user.gid), ..user });
     detach(&mut command, File::open(folder.path())?, user, taps);
     Ok(command)
 }
@@ -217,34 +198,21 @@ impl Args {
             self.add("-chardev", socket("tty", "tty"));
             self.add("-chardev", "hub,id=both,chardevs.0=console,chardevs.1=tty");
         }
-        self.add(
-            "-serial",
-            if shared {
-                "chardev:both"
-            } else {
-                "chardev:console"
-            },
-        );
+        self.add("-serial", if shared { "chardev:both" } else { "chardev:console" });
     }
 
     fn disks(&mut self, disks: &[DiskChain]) {
         for disk in disks {
             for (at, &file) in disk.chain.iter().enumerate().rev() {
                 let backing = disk.chain.get(at + 1).map(|beneath| beneath.id);
-                self.add(
-                    "-blockdev",
-                    layer_options(file, at == 0, backing).to_string(),
-                );
+                self.add("-blockdev", layer_options(file, at == 0, backing).to_string());
             }
         }
         let data = disks.iter().filter(|disk| disk.role == Role::Data);
         for (n, disk) in data.enumerate() {
             let serial = &disk.disk.0.simple().to_string()[..20];
             let node = layer_node(disk.chain[0].id);
-            let options = format!(
-                "drive={node},id=disk{n},serial={serial},bootindex={}",
-                n + 1
-            );
+            let options = format!("drive={node},id=disk{n},serial={serial},bootindex={}", n + 1);
             self.add("-device", format!("virtio-blk-pci,{options}"));
         }
     }
@@ -294,20 +262,11 @@ fn open_tap(name: &str) -> std::io::Result<File> {
     const SET_INTERFACE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<i32>(b'T', 202);
 
     if name.is_empty() || name.len() > 15 {
-        return Err(std::io::Error::other(format!(
-            "{name:?} names no interface"
-        )));
+        return Err(std::io::Error::other(format!("{name:?} names no interface")));
     }
-    let mut request = Request {
-        name: [0; 16],
-        flags: FLAGS,
-        rest: [0; 22],
-    };
+    let mut request = Request { name: [0; 16], flags: FLAGS, rest: [0; 22] };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
-    let device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")?;
+    let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
     // SAFETY: TUNSETIFF reads one struct ifreq, which Request is laid out as.
     unsafe {
         let call = rustix::ioctl::Setter::<SET_INTERFACE, Request>::new(request);

@@ -69,11 +69,7 @@ impl Layout {
     /// When the file cannot be read, or ends too early, or is something else.
     pub fn read(file: &File) -> Result<Self, FormatError> {
         let length = file.metadata()?.len();
-        let mut at = Cursor {
-            file,
-            at: 0,
-            length,
-        };
+        let mut at = Cursor { file, at: 0, length };
         at.expect(MAGIC, "it does not begin like a saved machine")?;
         at.expect(VERSION, "its version is unknown")?;
         let machine = at.configuration()?;
@@ -85,9 +81,7 @@ impl Layout {
         at.skip(8)?;
         let total = at.u64()?;
         if total & MEM_SIZE == 0 {
-            return Err(FormatError::Damaged(
-                "its RAM section does not begin with sizes",
-            ));
+            return Err(FormatError::Damaged("its RAM section does not begin with sizes"));
         }
         let blocks = at.blocks(total & !(PAGE - 1))?;
         at.round_end(section)?;
@@ -101,11 +95,7 @@ impl Layout {
                 _ => return Err(FormatError::Damaged("it has no device state after RAM")),
             }
         }
-        Ok(Self {
-            machine,
-            blocks,
-            devices_at: at.at - 1,
-        })
+        Ok(Self { machine, blocks, devices_at: at.at - 1 })
     }
 
     /// Whether this is the memory of such a machine.
@@ -115,15 +105,11 @@ impl Layout {
     pub fn fits(&self, machine: &str, memory_bytes: u64) -> Result<(), FormatError> {
         let short = machine.strip_prefix("pc-").unwrap_or(machine);
         if self.machine != machine && self.machine != short {
-            return Err(FormatError::Damaged(
-                "it was saved by another type of machine",
-            ));
+            return Err(FormatError::Damaged("it was saved by another type of machine"));
         }
         match self.blocks.iter().find(|block| block.name == "pc.ram") {
             Some(ram) if ram.length == memory_bytes => Ok(()),
-            _ => Err(FormatError::Damaged(
-                "its RAM has another size than the machine's",
-            )),
+            _ => Err(FormatError::Damaged("its RAM has another size than the machine's")),
         }
     }
 
@@ -145,9 +131,7 @@ impl Layout {
                 }
                 at = to;
             }
-            steps::around("poll file fill bitmap", || {
-                file.write_all_at(&bitmap, block.bitmap_at)
-            })?;
+            steps::around("poll file fill bitmap", || file.write_all_at(&bitmap, block.bitmap_at))?;
         }
         Ok(())
     }
@@ -205,11 +189,7 @@ impl Cursor<'_> {
     }
 
     fn expect<T: Field>(&mut self, wanted: T, otherwise: &'static str) -> Result<(), FormatError> {
-        if T::read(self)? == wanted {
-            Ok(())
-        } else {
-            Err(FormatError::Damaged(otherwise))
-        }
+        if T::read(self)? == wanted { Ok(()) } else { Err(FormatError::Damaged(otherwise)) }
     }
 
     fn text(&mut self, length: u64) -> Result<String, FormatError> {
@@ -246,9 +226,7 @@ impl Cursor<'_> {
                 }
                 "configuration/target-page-bits" => self.skip(4)?,
                 _ => {
-                    return Err(FormatError::Damaged(
-                        "its configuration holds something unknown",
-                    ));
+                    return Err(FormatError::Damaged("its configuration holds something unknown"));
                 }
             }
         }
@@ -279,21 +257,14 @@ impl Cursor<'_> {
                 && length <= left
                 && length.is_multiple_of(PAGE)
                 && bitmap_at >= self.at
-                && bitmap_at
-                    .checked_add(bitmap)
-                    .is_some_and(|end| end <= pages_at);
+                && bitmap_at.checked_add(bitmap).is_some_and(|end| end <= pages_at);
             if !sound {
                 return Err(FormatError::Damaged("a RAM block lies where it cannot"));
             }
             left -= length;
             self.at = pages_at;
             self.skip(length)?;
-            blocks.push(Block {
-                name,
-                length,
-                bitmap_at,
-                pages_at,
-            });
+            blocks.push(Block { name, length, bitmap_at, pages_at });
         }
         Ok(blocks)
     }

@@ -86,9 +86,7 @@ impl Qemu {
         let Ok(entries) = std::fs::read_dir(&self.root) else {
             return Vec::new();
         };
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect()
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// The process that is the machine now, if it is there.
@@ -98,15 +96,8 @@ impl Qemu {
         if instance.is_alive() {
             return Some(Arc::clone(instance));
         }
-        let state = if instance.was_shut_down() {
-            VmState::Stopped
-        } else {
-            VmState::Crashed
-        };
-        self.ended
-            .lock()
-            .expect("no holder panics")
-            .insert(vm, state);
+        let state = if instance.was_shut_down() { VmState::Stopped } else { VmState::Crashed };
+        self.ended.lock().expect("no holder panics").insert(vm, state);
         live.remove(&vm);
         None
     }
@@ -118,18 +109,14 @@ impl Qemu {
     /// An instance of a machine that answers. A QMP server has room for one client, so one that
     /// is connected already is not connected to again.
     fn answering(&self, vm: VmId, number: u32) -> Option<Arc<Instance>> {
-        let known = self
-            .instance(vm)
-            .filter(|instance| instance.number() == number);
+        let known = self.instance(vm).filter(|instance| instance.number() == number);
         known.or_else(|| Instance::adopt(&self.folder(vm), number).ok().map(Arc::new))
     }
 
     /// The state of a machine whose process was not adopted: one that is held does not answer.
     fn state_unadopted(&self, vm: VmId) -> VmState {
         let folder = self.folder(vm);
-        let process = folder
-            .current()
-            .and_then(|number| Instance::recorded(&folder, number));
+        let process = folder.current().and_then(|number| Instance::recorded(&folder, number));
         if process.is_some_and(Process::is_held) {
             return VmState::Paused;
         }
@@ -139,10 +126,7 @@ impl Qemu {
 
     fn set_live(&self, vm: VmId, instance: Arc<Instance>) {
         self.ended.lock().expect("no holder panics").remove(&vm);
-        self.live
-            .lock()
-            .expect("no holder panics")
-            .insert(vm, instance);
+        self.live.lock().expect("no holder panics").insert(vm, instance);
     }
 
     /// Finds a process that was started for a machine and not marked as its current one.

@@ -64,23 +64,8 @@ fn start(folder: &Path) -> std::io::Result<Child> {
     }
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-machine",
-            "q35",
-        ])
-        .args([
-            "-accel",
-            "tcg",
-            "-m",
-            "16",
-            "-S",
-            "-qmp",
-            "unix:qmp.sock,server=on,wait=off",
-        ])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"])
+        .args(["-accel", "tcg", "-m", "16", "-S", "-qmp", "unix:qmp.sock,server=on,wait=off"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
@@ -112,19 +97,11 @@ fn ask(socket: &Path, accel: Option<Accel>) -> Result<Capabilities, ProbeError> 
         Accel::Tcg => "max",
     };
     let yes_if = |yes: bool, why: &str| {
-        if yes {
-            Support::Yes
-        } else {
-            Support::No(why.to_owned())
-        }
+        if yes { Support::Yes } else { Support::No(why.to_owned()) }
     };
     Ok(Capabilities {
         hypervisor: format!("QEMU {text}{}", package(&version.package)),
-        platform: Platform {
-            machine,
-            cpu: cpu.to_owned(),
-            accel,
-        },
+        platform: Platform { machine, cpu: cpu.to_owned(), accel },
         machines: machines.into_iter().map(|machine| machine.name).collect(),
         accels,
         background_snapshots,
@@ -132,19 +109,12 @@ fn ask(socket: &Path, accel: Option<Accel>) -> Result<Capabilities, ProbeError> 
             numbers.major >= SHARES_CONSOLE,
             "this QEMU is older than 10 and cannot join two consoles",
         ),
-        uefi: yes_if(
-            firmware().is_some(),
-            "no UEFI firmware is installed (package ovmf)",
-        ),
+        uefi: yes_if(firmware().is_some(), "no UEFI firmware is installed (package ovmf)"),
     })
 }
 
 fn package(package: &str) -> String {
-    if package.is_empty() {
-        String::new()
-    } else {
-        format!(" ({package})")
-    }
+    if package.is_empty() { String::new() } else { format!(" ({package})") }
 }
 
 fn connect(socket: &Path) -> Result<Qmp, QmpError> {
@@ -160,10 +130,7 @@ fn connect(socket: &Path) -> Result<Qmp, QmpError> {
 /// Whether memory of the kind we use can be saved while the guest runs: the kernel has a say too.
 fn background_snapshots(qmp: &Qmp) -> Support {
     let capabilities = ["background-snapshot", "mapped-ram"]
-        .map(|capability| Capability {
-            capability,
-            state: true,
-        })
+        .map(|capability| Capability { capability, state: true })
         .to_vec();
     match qmp.run(&MigrateSetCapabilities { capabilities }) {
         Ok(_) => Support::Yes,
@@ -174,19 +141,10 @@ fn background_snapshots(qmp: &Qmp) -> Support {
 /// Why KVM does not work here, if so. A /dev/kvm can exist and be of no use.
 fn kvm_trouble() -> Option<&'static str> {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let offered = flags
-        .split_whitespace()
-        .any(|flag| flag == "vmx" || flag == "svm");
+    let offered = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
     if !offered {
         return Some("the processor offers neither vmx nor svm");
     }
-    let opened = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    if opened.is_err() {
-        Some("/dev/kvm cannot be opened")
-    } else {
-        None
-    }
+    let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    if opened.is_err() { Some("/dev/kvm cannot be opened") } else { None }
 }

@@ -26,8 +26,7 @@ impl Process {
 
     /// Whether it is still there. A zombie is not, once its last thread has let go of its files.
     pub fn is_alive(self) -> bool {
-        self.look()
-            .is_some_and(|stat| stat.state != 'Z' || stat.threads > 1)
+        self.look().is_some_and(|stat| stat.state != 'Z' || stat.threads > 1)
     }
 
     /// Whether it is held.
@@ -119,9 +118,7 @@ impl User {
         }
         let users = fs::read_to_string("/etc/passwd").ok()?;
         NAMES.iter().find_map(|name| {
-            let line = users
-                .lines()
-                .find(|line| line.split(':').next() == Some(name))?;
+            let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
             let mut fields = line.split(':').skip(2);
             let uid = fields.next()?.parse().ok()?;
             let gid = fields.next()?.parse().ok()?;

@@ -92,21 +92,13 @@ impl Qmp {
         let greeting =
             read_message(&mut reader)?.ok_or_else(|| QmpError::Gone("greeting".to_owned()))?;
         if greeting.get("QMP").is_none() {
-            return Err(QmpError::Strange(
-                "greeting".to_owned(),
-                greeting.to_string(),
-            ));
+            return Err(QmpError::Strange("greeting".to_owned(), greeting.to_string()));
         }
         stream.set_read_timeout(None)?;
         let inbox = Arc::new(Inbox::default());
         let theirs = Arc::clone(&inbox);
-        thread::Builder::new()
-            .name("qmp".to_owned())
-            .spawn(move || theirs.fill(reader))?;
-        let qmp = Self {
-            stream: Mutex::new((stream, 0)),
-            inbox,
-        };
+        thread::Builder::new().name("qmp".to_owned()).spawn(move || theirs.fill(reader))?;
+        let qmp = Self { stream: Mutex::new((stream, 0)), inbox };
         qmp.ask("qmp_capabilities", &json!({}), None)?;
         Ok(qmp)
     }
@@ -131,9 +123,8 @@ impl Qmp {
         let arguments = serde_json::to_value(command)
             .map_err(|e| QmpError::Strange(C::NAME.to_owned(), e.to_string()))?;
         let label = if C::ASKS_ONLY { "poll qmp" } else { "qmp" };
-        let answer = steps::around(&format!("{label} {}", C::NAME), || {
-            self.ask(C::NAME, &arguments, fd)
-        })?;
+        let answer =
+            steps::around(&format!("{label} {}", C::NAME), || self.ask(C::NAME, &arguments, fd))?;
         decode(C::NAME, answer)
     }
 
@@ -179,23 +170,13 @@ impl Qmp {
             if state.closed || left.is_zero() {
                 return None;
             }
-            state = self
-                .inbox
-                .changed
-                .wait_timeout(state, left)
-                .expect("no holder panics")
-                .0;
+            state = self.inbox.changed.wait_timeout(state, left).expect("no holder panics").0;
         }
     }
 
     /// Forgets the events seen so far.
     pub fn forget_events(&self) {
-        self.inbox
-            .state
-            .lock()
-            .expect("no holder panics")
-            .events
-            .clear();
+        self.inbox.state.lock().expect("no holder panics").events.clear();
     }
 
     /// Whether the connection has ended.
@@ -239,11 +220,7 @@ impl Inbox {
             let Some(left) = until.checked_duration_since(Instant::now()) else {
                 return Err(QmpError::Silent(name.to_owned(), PATIENCE));
             };
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .expect("no holder panics")
-                .0;
+            state = self.changed.wait_timeout(state, left).expect("no holder panics").0;
         }
     }
 }
@@ -255,16 +232,10 @@ impl State {
                 self.events.pop_front();
             }
             let name = name.to_owned();
-            self.events.push_back(Event {
-                name,
-                data: message["data"].take(),
-            });
+            self.events.push_back(Event { name, data: message["data"].take() });
         } else if let Some(id) = message.get("id").and_then(Value::as_u64) {
             let reply = match message.get("error") {
-                Some(error) => Err(error["desc"]
-                    .as_str()
-                    .unwrap_or("no reason given")
-                    .to_owned()),
+                Some(error) => Err(error["desc"].as_str().unwrap_or("no reason given").to_owned()),
                 None => Ok(message["return"].take()),
             };
             self.replies.insert(id, reply);
@@ -281,19 +252,14 @@ pub(crate) fn connect(path: &Path) -> std::io::Result<UnixStream> {
     use std::os::fd::AsRawFd;
     let folder = std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?;
     let name = path.file_name().unwrap_or_default();
-    let short = Path::new("/proc/self/fd")
-        .join(folder.as_raw_fd().to_string())
-        .join(name);
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
     UnixStream::connect(short)
 }
 
 /// One message; `None` at the end.
 fn read_message(reader: &mut impl BufRead) -> Result<Option<Value>, QmpError> {
     let mut line = Vec::new();
-    let length = reader
-        .by_ref()
-        .take(LINE_MOST)
-        .read_until(b'\n', &mut line)?;
+    let length = reader.by_ref().take(LINE_MOST).read_until(b'\n', &mut line)?;
     if length == 0 {
         return Ok(None);
     }
@@ -309,12 +275,7 @@ fn send_with(stream: &UnixStream, bytes: &[u8], fd: BorrowedFd<'_>) -> std::io::
     if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(std::io::Error::other("no room for a descriptor"));
     }
-    let sent = sendmsg(
-        stream.as_fd(),
-        &[IoSlice::new(bytes)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    let sent = sendmsg(stream.as_fd(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     let mut rest = stream;
     rest.write_all(&bytes[sent..])
 }
@@ -336,9 +297,7 @@ mod tests {
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            stream
-                .write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n")
-                .unwrap();
+            stream.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n").unwrap();
             lines.next();
             stream.write_all(b"{\"return\": {}, \"id\": 1}\n").unwrap();
             lines.next();
@@ -357,7 +316,8 @@ mod tests {
     #[test]
     fn a_reply_is_found_by_its_id_among_events() {
         check(
-            "{\"event\": \"STOP\", \"timestamp\": {}}\n{\"return\": {\"status\": \"other\"}, \"id\": 7}\n\
+            "{\"event\": \"STOP\", \"timestamp\": {}}\n\
+             {\"return\": {\"status\": \"other\"}, \"id\": 7}\n\
              {\"return\": {\"status\": \"paused\", \"running\": false}, \"id\": 2}\n",
             "paused",
         );

@@ -39,22 +39,11 @@ struct Work<'a> {
 }
 
 pub(super) fn reclaim(qemu: &Qemu, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome {
-    let here = Work {
-        qemu,
-        vm,
-        give_way,
-        instance: qemu.instance(vm),
-    };
+    let here = Work { qemu, vm, give_way, instance: qemu.instance(vm) };
     let result = match work {
         Reclaim::Remove { layer } => here.volume().remove(vm, *layer).map_err(ReclaimError::from),
         Reclaim::Merge { child, into, above } => here.merge(*child, *into, above),
-        Reclaim::Fold {
-            chain,
-            base,
-            fresh,
-            above,
-            ..
-        } => here.fold(chain, *base, *fresh, above),
+        Reclaim::Fold { chain, base, fresh, above, .. } => here.fold(chain, *base, *fresh, above),
     };
     match result {
         Ok(()) => Outcome::Done(here.sizes(work)),
@@ -78,18 +67,11 @@ impl Work<'_> {
             Reclaim::Fold { fresh, .. } => fresh,
         };
         let size = self.volume().allocated_bytes(self.vm, *grown).unwrap_or(0);
-        Facts {
-            sizes: [(grown.id, size)].into(),
-            ..Facts::default()
-        }
+        Facts { sizes: [(grown.id, size)].into(), ..Facts::default() }
     }
 
     fn yield_if_asked(&self) -> Result<(), ReclaimError> {
-        if self.give_way.load(Ordering::SeqCst) {
-            Err(ReclaimError::Yielded)
-        } else {
-            Ok(())
-        }
+        if self.give_way.load(Ordering::SeqCst) { Err(ReclaimError::Yielded) } else { Ok(()) }
     }
 
     /// Writes `child` down into `into`. Through `child` the same is seen at every step, so it may
@@ -106,9 +88,7 @@ impl Work<'_> {
         let live = match &self.instance {
             Some(instance) => {
                 self.wait_for_job(instance, child)?;
-                instance
-                    .chain_with(&into.name())?
-                    .map(|chain| (instance, chain))
+                instance.chain_with(&into.name())?.map(|chain| (instance, chain))
             }
             None => None,
         };
@@ -119,17 +99,13 @@ impl Work<'_> {
                 if let Some(at) = at {
                     self.commit(instance, &chain, at, child, into)?;
                 }
-                let _ = instance.qmp().run(&BlockdevDel {
-                    node_name: layer_node(child.id),
-                });
+                let _ = instance.qmp().run(&BlockdevDel { node_name: layer_node(child.id) });
                 open_above = Some(chain);
             }
             None => self.volume().merge(self.vm, child, into, self.give_way)?,
         }
         for &layer in above {
-            let open = open_above
-                .as_ref()
-                .is_some_and(|chain| chain.contains(&layer.name()));
+            let open = open_above.as_ref().is_some_and(|chain| chain.contains(&layer.name()));
             if !open {
                 self.volume().relink(self.vm, layer, into)?;
             }
@@ -147,10 +123,7 @@ impl Work<'_> {
         into: LayerFile,
     ) -> Result<(), ReclaimError> {
         self.yield_if_asked()?;
-        let active = chain
-            .first()
-            .and_then(|name| id_of(name))
-            .unwrap_or(child.id);
+        let active = chain.first().and_then(|name| id_of(name)).unwrap_or(child.id);
         instance.qmp().forget_events();
         instance.qmp().run(&BlockCommit {
             job_id: job(child),
@@ -172,12 +145,7 @@ impl Work<'_> {
             seen = true;
             if self.give_way.load(Ordering::SeqCst) && !completing && !cancelled {
                 let device = job(child);
-                cancelled = qmp
-                    .run(&BlockJobCancel {
-                        device,
-                        force: true,
-                    })
-                    .is_ok();
+                cancelled = qmp.run(&BlockJobCancel { device, force: true }).is_ok();
             }
             if state.ready && !completing && !cancelled {
                 completing = qmp.run(&BlockJobComplete { device: job(child) }).is_ok();
@@ -190,11 +158,7 @@ impl Work<'_> {
         let ours = |event: &super::qmp::Event| {
             event.name == "BLOCK_JOB_COMPLETED" && event.data["device"] == job(child)
         };
-        let ended = if seen {
-            qmp.wait_for(Duration::from_secs(1), ours)
-        } else {
-            None
-        };
+        let ended = if seen { qmp.wait_for(Duration::from_secs(1), ours) } else { None };
         match ended.and_then(|event| event.data["error"].as_str().map(str::to_owned)) {
             Some(error) => Err(ReclaimError::Job(error)),
             None => Ok(()),
@@ -218,12 +182,9 @@ impl Work<'_> {
                 let node_name = layer_node(fresh.id);
                 let _ = instance.qmp().run(&BlockdevDel { node_name });
             }
-            self.volume()
-                .fold(self.vm, top, base, fresh, self.give_way)?;
-            if let Some(instance) = self
-                .instance
-                .as_deref()
-                .filter(|_| self.uses(top).is_ok_and(|used| used))
+            self.volume().fold(self.vm, top, base, fresh, self.give_way)?;
+            if let Some(instance) =
+                self.instance.as_deref().filter(|_| self.uses(top).is_ok_and(|used| used))
             {
                 self.yield_if_asked()
                     .inspect_err(|_| drop(self.volume().remove(self.vm, fresh)))?;
@@ -262,18 +223,11 @@ fn put_under(
     let Some((upper, active)) = upper_of(&live, top) else {
         return Ok(());
     };
-    instance
-        .qmp()
-        .run(&BlockdevAdd(layer_options(fresh, false, Some(base.id))))?;
-    let file = LayerFile {
-        id: upper,
-        format: Format::Qcow2,
-    };
+    instance.qmp().run(&BlockdevAdd(layer_options(fresh, false, Some(base.id))))?;
+    let file = LayerFile { id: upper, format: Format::Qcow2 };
     let mut options = layer_options(file, upper == active, Some(fresh.id));
     options["file"] = file_node(upper).into();
-    instance.qmp().run(&BlockdevReopen {
-        options: vec![options],
-    })?;
+    instance.qmp().run(&BlockdevReopen { options: vec![options] })?;
     Ok(())
 }
 
@@ -290,9 +244,7 @@ fn forget_folded(
         return Ok(());
     };
     for layer in chain.iter().take_while(|layer| layer.id != base.id) {
-        let _ = qmp.run(&BlockdevDel {
-            node_name: layer_node(layer.id),
-        });
+        let _ = qmp.run(&BlockdevDel { node_name: layer_node(layer.id) });
     }
     qmp.run(&ChangeBackingFile {
         device: layer_node(active),

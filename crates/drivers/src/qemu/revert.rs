@@ -57,14 +57,7 @@ pub(super) fn revert(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Out
                 RevertError::Io(_) => Code::StorageFailed,
                 _ => Code::HypervisorFailed,
             };
-            failed(
-                code,
-                &error,
-                Facts {
-                    running,
-                    ..Facts::default()
-                },
-            )
+            failed(code, &error, Facts { running, ..Facts::default() })
         }
     }
 }
@@ -73,10 +66,7 @@ pub(super) fn revert(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Out
 fn leave_off(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Facts, RevertError> {
     diary.note_durably(Note::Committed)?;
     end_all(qemu, revert);
-    Ok(Facts {
-        switched: true,
-        ..Facts::default()
-    })
+    Ok(Facts { switched: true, ..Facts::default() })
 }
 
 fn end_all(qemu: &Qemu, revert: &Revert) {
@@ -116,12 +106,7 @@ fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Fact
     }
     folder.clear_instances(Some(new.number()));
     qemu.set_live(vm, Arc::new(new));
-    Ok(Facts {
-        switched: true,
-        running: true,
-        pause_ms: Some(pause_ms),
-        ..Facts::default()
-    })
+    Ok(Facts { switched: true, running: true, pause_ms: Some(pause_ms), ..Facts::default() })
 }
 
 /// Looks at the memory before anything is started or stopped.
@@ -143,9 +128,7 @@ fn make_ready(
     };
     let instance = Instance::launch(folder, &revert.launch, &qemu.capabilities, begin)?;
     let ready = diary
-        .note(Note::Launched {
-            instance: instance.number(),
-        })
+        .note(Note::Launched { instance: instance.number() })
         .map_err(RevertError::from)
         .and_then(|()| match begin {
             Begin::Load => load(&instance, revert),
@@ -162,10 +145,7 @@ fn make_ready(
 fn load(instance: &Instance, revert: &Revert) -> Result<(), RevertError> {
     let qmp = instance.qmp();
     let capabilities = |state| MigrateSetCapabilities {
-        capabilities: vec![Capability {
-            capability: "mapped-ram",
-            state,
-        }],
+        capabilities: vec![Capability { capability: "mapped-ram", state }],
     };
     qmp.run(&capabilities(true))?;
     let uri = format!("file:{}", Folder::memory_name(revert.snapshot));
@@ -178,9 +158,7 @@ fn load(instance: &Instance, revert: &Revert) -> Result<(), RevertError> {
         match info.status {
             Some(MigrationStatus::Completed) => break,
             Some(MigrationStatus::Failed) => {
-                let why = info
-                    .error_desc
-                    .unwrap_or_else(|| "QEMU refused it".to_owned());
+                let why = info.error_desc.unwrap_or_else(|| "QEMU refused it".to_owned());
                 return Err(RevertError::Load(why));
             }
             _ => thread::sleep(Duration::from_millis(1)),
@@ -231,10 +209,7 @@ pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
     let folder = qemu.folder(vm);
     if notes.contains(&Note::Committed) {
         end_all(qemu, revert);
-        return Outcome::Done(Facts {
-            switched: true,
-            ..Facts::default()
-        });
+        return Outcome::Done(Facts { switched: true, ..Facts::default() });
     }
     let pause_ms = notes.iter().find_map(|note| match note {
         Note::Resumed { pause_ms } => Some(*pause_ms),
@@ -255,10 +230,7 @@ pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
     if pause_ms.is_some() {
         // It ran, and ended by itself while nobody looked.
         end_all(qemu, revert);
-        return Outcome::Done(Facts {
-            switched: true,
-            ..Facts::default()
-        });
+        return Outcome::Done(Facts { switched: true, ..Facts::default() });
     }
     let left = folder.numbers().into_iter().find_map(|number| {
         let process = Instance::recorded(&folder, number).filter(|process| process.is_alive())?;
@@ -276,13 +248,7 @@ pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
     let running = qemu.state(vm) == VmState::Running;
     let reason = Refusal::new(Code::Interrupted)
         .detail("tintype ended before the reverted machine ran; it is as it was");
-    Outcome::Failed(
-        reason,
-        Facts {
-            running,
-            ..Facts::default()
-        },
-    )
+    Outcome::Failed(reason, Facts { running, ..Facts::default() })
 }
 
 /// The new process, if it runs; one that does not is ended.
@@ -291,19 +257,10 @@ fn find_winner(qemu: &Qemu, vm: VmId, notes: &[Note]) -> Option<Arc<Instance>> {
     let current = folder.current();
     let is_new =
         |number| notes.contains(&Note::Launched { instance: number }) || Some(number) > current;
-    let runs = |instance: &Arc<Instance>| {
-        instance
-            .qmp()
-            .run_state()
-            .is_ok_and(|state| state == "running")
-    };
-    let new = folder
-        .numbers()
-        .into_iter()
-        .filter(|&number| is_new(number));
-    let winner = new
-        .filter_map(|number| qemu.answering(vm, number))
-        .find(runs);
+    let runs =
+        |instance: &Arc<Instance>| instance.qmp().run_state().is_ok_and(|state| state == "running");
+    let new = folder.numbers().into_iter().filter(|&number| is_new(number));
+    let winner = new.filter_map(|number| qemu.answering(vm, number)).find(runs);
     let won = winner.as_ref().map(|instance| instance.number());
     kill_all(&folder, |number| is_new(number) && Some(number) != won);
     winner

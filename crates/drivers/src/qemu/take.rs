@@ -68,12 +68,7 @@ pub(super) fn take(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> O
         return failed(Code::GuestLost, &"there is no process", Facts::default());
     };
     let folder = qemu.folder(take.vm);
-    let mut shot = Shot {
-        take,
-        instance: &instance,
-        folder,
-        facts: Facts::default(),
-    };
+    let mut shot = Shot { take, instance: &instance, folder, facts: Facts::default() };
     let result = shot.run(qemu, diary);
     match result {
         Ok(()) => shot.done(qemu),
@@ -88,11 +83,7 @@ impl Shot<'_> {
             return Err(TakeError::NotRunning(state));
         }
         self.open_overlays()?;
-        let memory = if self.take.memory {
-            Some(self.prepare_memory(diary)?)
-        } else {
-            None
-        };
+        let memory = if self.take.memory { Some(self.prepare_memory(diary)?) } else { None };
         self.flush_ahead();
         self.hold(qemu, diary)?;
         if let Some(memory) = memory {
@@ -127,26 +118,19 @@ impl Shot<'_> {
         self.instance.give(theirs.as_fd(), FDSET)?;
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         self.switch_capabilities(true)?;
-        self.instance
-            .qmp()
-            .run(&MigrateSetParameters { max_bandwidth: 0 })?;
+        self.instance.qmp().run(&MigrateSetParameters { max_bandwidth: 0 })?;
         Ok(file)
     }
 
     fn memory_path(&self) -> PathBuf {
-        self.folder
-            .path()
-            .join(Folder::memory_name(self.take.snapshot))
+        self.folder.path().join(Folder::memory_name(self.take.snapshot))
     }
 
     fn switch_capabilities(&self, state: bool) -> Result<(), QmpError> {
         let capabilities = ["background-snapshot", "mapped-ram"]
             .map(|capability| Capability { capability, state })
             .to_vec();
-        self.instance
-            .qmp()
-            .run(&MigrateSetCapabilities { capabilities })
-            .map(drop)
+        self.instance.qmp().run(&MigrateSetCapabilities { capabilities }).map(drop)
     }
 
     /// `stop` flushes every disk; what is flushed before need not be waited for then.
@@ -160,9 +144,7 @@ impl Shot<'_> {
 
     fn hold(&mut self, qemu: &Qemu, diary: &mut dyn Diary) -> Result<(), TakeError> {
         let qmp = self.instance.qmp();
-        let armed = qemu.watch.arm(Heal::Resume {
-            socket: self.instance.watch_socket(),
-        })?;
+        let armed = qemu.watch.arm(Heal::Resume { socket: self.instance.watch_socket() })?;
         diary.note(Note::Stopping { at_ms: now_ms() })?;
         let begun = Instant::now();
         qmp.run(&Stop {})?;
@@ -183,15 +165,11 @@ impl Shot<'_> {
             let (node, overlay) = (layer_node(disk.active.id), layer_node(disk.overlay));
             json!({ "type": "blockdev-snapshot", "data": { "node": node, "overlay": overlay } })
         });
-        qmp.run(&Transaction {
-            actions: actions.collect(),
-        })?;
+        qmp.run(&Transaction { actions: actions.collect() })?;
         self.facts.switched = true;
         diary.note(Note::Switched)?;
         if self.take.memory {
-            qmp.run(&Migrate {
-                uri: format!("file:/dev/fdset/{FDSET}"),
-            })?;
+            qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
             self.wait_until_protected()?;
             diary.note(Note::Armed)?;
         }
@@ -208,9 +186,7 @@ impl Shot<'_> {
                 return Ok(());
             }
             if Instant::now() > until {
-                return Err(TakeError::Save(
-                    "memory was not protected in time".to_owned(),
-                ));
+                return Err(TakeError::Save("memory was not protected in time".to_owned()));
             }
             thread::sleep(Duration::from_micros(300));
         }
@@ -249,25 +225,13 @@ impl Shot<'_> {
         let asked = Instant::now();
         self.instance.take_back(FDSET);
         let closing = asked.elapsed();
-        let closing = if closing > PROMPT {
-            closing
-        } else {
-            Duration::ZERO
-        };
+        let closing = if closing > PROMPT { closing } else { Duration::ZERO };
         self.switch_capabilities(false)?;
         let pause_ms = self.facts.pause_ms.unwrap_or(0) + elapsed_ms(stalled + closing);
-        tracing::debug!(
-            held = self.facts.pause_ms,
-            ?stalled,
-            ?closing,
-            "memory saved"
-        );
+        tracing::debug!(held = self.facts.pause_ms, ?stalled, ?closing, "memory saved");
         self.facts.pause_ms = Some(pause_ms);
         self.seal_memory(file)?;
-        diary.note_durably(Note::Saved {
-            memory_bytes: self.facts.memory_bytes,
-            pause_ms,
-        })?;
+        diary.note_durably(Note::Saved { memory_bytes: self.facts.memory_bytes, pause_ms })?;
         Ok(())
     }
 
@@ -301,9 +265,7 @@ impl Shot<'_> {
         }
         if !self.facts.switched {
             for disk in &self.take.disks {
-                let _ = qmp.run(&BlockdevDel {
-                    node_name: layer_node(disk.overlay),
-                });
+                let _ = qmp.run(&BlockdevDel { node_name: layer_node(disk.overlay) });
                 let _ = qemu.volume.remove(self.take.vm, disk.overlay_file());
             }
         }
@@ -330,9 +292,7 @@ impl Shot<'_> {
         }
         self.instance.take_back(FDSET);
         let _ = self.switch_capabilities(false);
-        let _ = self
-            .folder
-            .remove_file(&Folder::memory_name(self.take.snapshot));
+        let _ = self.folder.remove_file(&Folder::memory_name(self.take.snapshot));
     }
 
     /// What a dead tintype left: which disks are switched, by asking.
@@ -359,23 +319,14 @@ pub(super) fn recover(
     let Some(instance) = qemu.instance(take.vm) else {
         return without_guest(qemu, take, notes);
     };
-    let mut shot = Shot {
-        take,
-        instance: &instance,
-        folder,
-        facts: Facts::default(),
-    };
+    let mut shot = Shot { take, instance: &instance, folder, facts: Facts::default() };
     let result = shot.pick_up(notes, diary);
     match result {
         Ok(()) => shot.done(qemu),
         Err(error) => match shot.undo(qemu, &error) {
-            Outcome::Failed(reason, facts) => Outcome::Failed(
-                tintype_model::Refusal {
-                    code: Code::Interrupted,
-                    ..reason
-                },
-                facts,
-            ),
+            Outcome::Failed(reason, facts) => {
+                Outcome::Failed(tintype_model::Refusal { code: Code::Interrupted, ..reason }, facts)
+            }
             other => other,
         },
     }
@@ -396,10 +347,7 @@ impl Shot<'_> {
             return Ok(());
         }
         let saved = notes.iter().find_map(|note| match note {
-            Note::Saved {
-                memory_bytes,
-                pause_ms,
-            } => Some((*memory_bytes, *pause_ms)),
+            Note::Saved { memory_bytes, pause_ms } => Some((*memory_bytes, *pause_ms)),
             _ => None,
         });
         if let Some((memory_bytes, pause_ms)) = saved {
@@ -408,15 +356,10 @@ impl Shot<'_> {
             return Ok(());
         }
         if !notes.contains(&Note::Armed) {
-            return Err(TakeError::Save(
-                "it was interrupted before memory was protected".into(),
-            ));
+            return Err(TakeError::Save("it was interrupted before memory was protected".into()));
         }
         let stalled = self.wait_for_save(diary)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.memory_path())?;
+        let file = OpenOptions::new().read(true).write(true).open(self.memory_path())?;
         self.finish_memory(&file, stalled, diary)
     }
 }
@@ -426,17 +369,9 @@ impl Shot<'_> {
 fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
     let folder = qemu.folder(take.vm);
     let overlays = take.disks.iter().map(|disk| disk.overlay_file());
-    let switched = notes
-        .iter()
-        .any(|note| matches!(note, Note::Stopping { .. }))
-        && overlays
-            .clone()
-            .all(|file| qemu.volume.exists(take.vm, file));
-    let mut facts = Facts {
-        switched,
-        pause_ms: pause_from(notes),
-        ..Facts::default()
-    };
+    let switched = notes.iter().any(|note| matches!(note, Note::Stopping { .. }))
+        && overlays.clone().all(|file| qemu.volume.exists(take.vm, file));
+    let mut facts = Facts { switched, pause_ms: pause_from(notes), ..Facts::default() };
     if !switched {
         for overlay in overlays {
             let _ = qemu.volume.remove(take.vm, overlay);
@@ -454,11 +389,7 @@ fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
         None if switched && !take.memory => Outcome::Done(facts),
         _ => {
             let _ = folder.remove_file(&Folder::memory_name(take.snapshot));
-            failed(
-                Code::Interrupted,
-                &"the guest's process ended meanwhile",
-                facts,
-            )
+            failed(Code::Interrupted, &"the guest's process ended meanwhile", facts)
         }
     }
 }
@@ -475,10 +406,7 @@ fn check_save(info: &MigrationInfo) -> Result<(), TakeError> {
         Some(
             MigrationStatus::Failed | MigrationStatus::Cancelled | MigrationStatus::Cancelling,
         ) => {
-            let why = info
-                .error_desc
-                .clone()
-                .unwrap_or_else(|| "it was given up".to_owned());
+            let why = info.error_desc.clone().unwrap_or_else(|| "it was given up".to_owned());
             Err(TakeError::Save(why))
         }
         _ => Ok(()),

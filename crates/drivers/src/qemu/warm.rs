@@ -31,22 +31,14 @@ pub(super) fn warm(
     let Some(absent) = absent(instance.process().pid(), memory_bytes) else {
         return Ok(());
     };
-    let total = absent
-        .iter()
-        .map(|(from, to)| to - from)
-        .sum::<u64>()
-        .max(1);
+    let total = absent.iter().map(|(from, to)| to - from).sum::<u64>().max(1);
     let mut done = 0;
     for (from, to) in absent {
         let mut at = from;
         while at < to {
             let size = CHUNK.min(to - at);
             let val = guest_address(at, memory_bytes);
-            instance.qmp().run(&Pmemsave {
-                val,
-                size,
-                filename: "/dev/null".to_owned(),
-            })?;
+            instance.qmp().run(&Pmemsave { val, size, filename: "/dev/null".to_owned() })?;
             at += size;
             done += size;
             tell(done as f64 / total as f64);
@@ -61,11 +53,7 @@ pub(super) fn warm(
 fn guest_address(offset: u64, memory_bytes: u64) -> u64 {
     const ALL_LOW: u64 = 0xb000_0000;
     const LOW: u64 = 0x8000_0000;
-    if memory_bytes < ALL_LOW || offset < LOW {
-        offset
-    } else {
-        offset - LOW + (4 << 30)
-    }
+    if memory_bytes < ALL_LOW || offset < LOW { offset } else { offset - LOW + (4 << 30) }
 }
 
 /// The runs of RAM that the process has not mapped, as offsets.
@@ -111,10 +99,7 @@ mod tests {
     #[test]
     fn absent_pages_make_runs() {
         let present = [true, false, false, true, false];
-        assert_eq!(
-            runs(present.into_iter()),
-            [(0x1000, 0x3000), (0x4000, 0x5000)]
-        );
+        assert_eq!(runs(present.into_iter()), [(0x1000, 0x3000), (0x4000, 0x5000)]);
     }
 
     #[test]

@@ -86,9 +86,7 @@ impl Watch {
     /// When the process cannot be started.
     pub fn spawn(mut command: Command) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        command
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null());
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
         // SAFETY: setsid is one system call, which is async-signal-safe.
         unsafe {
             command.pre_exec(|| {
@@ -107,13 +105,7 @@ impl Watch {
     /// When the socket cannot be shared.
     pub fn over(stream: UnixStream) -> io::Result<Self> {
         let reader = BufReader::new(stream.try_clone()?);
-        Ok(Self {
-            line: Mutex::new(Line {
-                reader,
-                writer: stream,
-                last: 0,
-            }),
-        })
+        Ok(Self { line: Mutex::new(Line { reader, writer: stream, last: 0 }) })
     }
 
     /// Arms it; nothing may be stopped before this has returned.
@@ -127,11 +119,7 @@ impl Watch {
             line.last
         };
         steps::around("watchdog arm", || self.say(&Said::Arm { id, heal }))?;
-        Ok(Armed {
-            watch: self,
-            id,
-            open: true,
-        })
+        Ok(Armed { watch: self, id, open: true })
     }
 
     fn say(&self, said: &Said) -> io::Result<Answer> {
@@ -159,9 +147,8 @@ impl Armed<'_> {
     /// Disarms it; an error when it has stepped in, or is gone, so that the guest may have run.
     pub fn disarm(mut self) -> io::Result<()> {
         self.open = false;
-        let answer = steps::around("watchdog disarm", || {
-            self.watch.say(&Said::Disarm { id: self.id })
-        })?;
+        let answer =
+            steps::around("watchdog disarm", || self.watch.say(&Said::Disarm { id: self.id }))?;
         if answer.fired {
             return Err(io::Error::other(
                 "the guest was held too long, and the watchdog let it go",
@@ -220,10 +207,8 @@ pub fn run(stream: UnixStream) {
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
-    let healers: Vec<_> = armed
-        .into_values()
-        .map(|(_, work)| thread::spawn(move || heal(&work)))
-        .collect();
+    let healers: Vec<_> =
+        armed.into_values().map(|(_, work)| thread::spawn(move || heal(&work))).collect();
     for healer in healers {
         let _ = healer.join();
     }
@@ -238,13 +223,7 @@ fn start(work: Heal) -> bool {
 fn heal(work: &Heal) {
     match work {
         Heal::Resume { socket } => resume(socket),
-        Heal::GoOn {
-            old,
-            new,
-            socket,
-            folder,
-            number,
-        } => {
+        Heal::GoOn { old, new, socket, folder, number } => {
             thread::sleep(SETTLING);
             let took_over = Qmp::connect(socket)
                 .and_then(|qmp| qmp.run_state())

@@ -78,9 +78,7 @@ pub fn parse(start: &[u8]) -> Kind {
         return Kind::Plain;
     }
     let u32_at = |at: usize| {
-        start
-            .get(at..at + 4)
-            .map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+        start.get(at..at + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     };
     let u64_at = |at: usize| u64::from(u32_at(at)) << 32 | u64::from(u32_at(at + 4));
     let version = u32_at(4);
@@ -113,10 +111,7 @@ impl Header {
                 .hint("flatten it first: qemu-img convert -O qcow2 FILE NEW"));
         }
         if !(2..=3).contains(&self.version) {
-            return no(
-                Code::DiskNotAnImage,
-                format!("{name} is qcow2 version {}", self.version),
-            );
+            return no(Code::DiskNotAnImage, format!("{name} is qcow2 version {}", self.version));
         }
         if self.encryption != 0 {
             return no(Code::DiskNotAnImage, format!("{name} is encrypted"));
@@ -130,10 +125,7 @@ impl Header {
         }
         if self.snapshots != 0 {
             let count = self.snapshots;
-            return no(
-                Code::DiskNotAnImage,
-                format!("{name} has {count} snapshots inside"),
-            );
+            return no(Code::DiskNotAnImage, format!("{name} has {count} snapshots inside"));
         }
         if self.size_bytes == 0
             || self.size_bytes > SIZE_MOST
@@ -167,13 +159,8 @@ mod tests {
     }
 
     fn check(bytes: &[u8], expected: Option<Code>) {
-        let Kind::Qcow2(header) = parse(bytes) else {
-            panic!("not taken for qcow2")
-        };
-        let code = header
-            .refuse_strange(Path::new("x"))
-            .err()
-            .map(|refusal| refusal.code);
+        let Kind::Qcow2(header) = parse(bytes) else { panic!("not taken for qcow2") };
+        let code = header.refuse_strange(Path::new("x")).err().map(|refusal| refusal.code);
         assert_eq!(code, expected);
     }
 

@@ -111,11 +111,7 @@ pub fn inspect(path: &std::path::Path) -> Result<Inspected, Refusal> {
         header::Kind::Qcow2(header) => {
             header.refuse_strange(path)?;
             let format = tintype_model::layer::Format::Qcow2;
-            Ok(Inspected {
-                format,
-                size_bytes: header.size_bytes,
-                allocated_bytes,
-            })
+            Ok(Inspected { format, size_bytes: header.size_bytes, allocated_bytes })
         }
         header::Kind::Foreign(what) => Err(Refusal::new(Code::DiskNotAnImage)
             .detail(format!("{name} is a {what} image"))

@@ -89,9 +89,8 @@ impl Qcow2 {
                     Ok(Some(_)) | Err(_) => break,
                 }
             }
-            let output = child
-                .wait_with_output()
-                .map_err(|e| failure("waiting in", &self.root, e))?;
+            let output =
+                child.wait_with_output().map_err(|e| failure("waiting in", &self.root, e))?;
             let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             Err(VolumeError::Tool(format!("qemu-img {what}: {text}")))
         })
@@ -119,10 +118,7 @@ impl Volume for Qcow2 {
         match &disk.source {
             Source::Empty => {
                 let (name, size) = (disk.layer.name(), disk.size_bytes.to_string());
-                self.must(
-                    vm,
-                    &["create", "-q", "-f", "qcow2", "-o", LAYOUT, &name, &size],
-                )?;
+                self.must(vm, &["create", "-q", "-f", "qcow2", "-o", LAYOUT, &name, &size])?;
             }
             Source::File(from) => {
                 let from = Path::new(from);
@@ -131,15 +127,10 @@ impl Volume for Qcow2 {
             }
             Source::FirmwareTemplate => {
                 let Some((_, vars)) = crate::qemu::firmware_files() else {
-                    return Err(VolumeError::Tool(
-                        "no UEFI firmware is installed".to_owned(),
-                    ));
+                    return Err(VolumeError::Tool("no UEFI firmware is installed".to_owned()));
                 };
                 let name = disk.layer.name();
-                self.must(
-                    vm,
-                    &["convert", "-q", "-f", "raw", "-O", "qcow2", vars, &name],
-                )?;
+                self.must(vm, &["convert", "-q", "-f", "raw", "-O", "qcow2", vars, &name])?;
             }
         }
         self.settle(vm, &path)
@@ -147,9 +138,8 @@ impl Volume for Qcow2 {
 
     fn overlay(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError> {
         let (name, beneath, format) = (layer.name(), on.name(), on.format.as_str());
-        let args = [
-            "create", "-q", "-f", "qcow2", "-o", LAYOUT, "-b", &beneath, "-F", format, &name,
-        ];
+        let args =
+            ["create", "-q", "-f", "qcow2", "-o", LAYOUT, "-b", &beneath, "-F", format, &name];
         self.must(vm, &args)?;
         self.settle(vm, &self.path(vm, layer))
     }
@@ -172,16 +162,7 @@ impl Volume for Qcow2 {
         give_way: &AtomicBool,
     ) -> Result<(), VolumeError> {
         let (child_name, into_name) = (child.name(), into.name());
-        let args = [
-            "commit",
-            "-q",
-            "-d",
-            "-f",
-            "qcow2",
-            "-b",
-            &into_name,
-            &child_name,
-        ];
+        let args = ["commit", "-q", "-d", "-f", "qcow2", "-b", &into_name, &child_name];
         self.image(vm, &args, give_way)?;
         File::open(self.path(vm, into))
             .and_then(|file| file.sync_all())
@@ -200,9 +181,7 @@ impl Volume for Qcow2 {
         steps::around("file copy layer", || copy(&from, &to))
             .map_err(|e| failure("copying", &from, e))?;
         let (name, beneath, format) = (fresh.name(), base.name(), base.format.as_str());
-        let args = [
-            "rebase", "-q", "-f", "qcow2", "-b", &beneath, "-F", format, &name,
-        ];
+        let args = ["rebase", "-q", "-f", "qcow2", "-b", &beneath, "-F", format, &name];
         if let Err(error) = self.image(vm, &args, give_way) {
             self.remove(vm, fresh)?;
             return Err(error);
@@ -212,12 +191,7 @@ impl Volume for Qcow2 {
 
     fn relink(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError> {
         let (name, beneath, format) = (layer.name(), on.name(), on.format.as_str());
-        self.must(
-            vm,
-            &[
-                "rebase", "-q", "-u", "-f", "qcow2", "-b", &beneath, "-F", format, &name,
-            ],
-        )
+        self.must(vm, &["rebase", "-q", "-u", "-f", "qcow2", "-b", &beneath, "-F", format, &name])
     }
 
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool {
@@ -232,21 +206,13 @@ impl Volume for Qcow2 {
 }
 
 fn failure(what: &str, path: &Path, source: io::Error) -> VolumeError {
-    VolumeError::Io {
-        what: format!("{what} {}", path.display()),
-        source,
-    }
+    VolumeError::Io { what: format!("{what} {}", path.display()), source }
 }
 
 /// Copies a file: by sharing its blocks where the filesystem can, else what of it is data.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from)?;
-    let target = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(to)?;
+    let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
         return Ok(());
     }

@@ -73,10 +73,7 @@ impl Host for Fake {
     }
 
     fn read(&self, vm: VmId) -> Remembered {
-        Remembered {
-            ram: self.read_ram(vm, 0),
-            disks: self.read_disks(vm, 0),
-        }
+        Remembered { ram: self.read_ram(vm, 0), disks: self.read_disks(vm, 0) }
     }
 
     fn damage_memory(&self, vm: VmId, snapshot: SnapshotId) {
@@ -84,17 +81,9 @@ impl Host for Fake {
     }
 
     fn chains(&self, vm: VmId) -> Vec<Vec<String>> {
-        let name = |id| {
-            LayerFile {
-                id,
-                format: Format::Qcow2,
-            }
-            .name()
-        };
+        let name = |id| LayerFile { id, format: Format::Qcow2 }.name();
         let chains = Fake::chains(self, vm).into_iter();
-        chains
-            .map(|chain| chain.into_iter().map(name).collect())
-            .collect()
+        chains.map(|chain| chain.into_iter().map(name).collect()).collect()
     }
 }
 
@@ -105,10 +94,7 @@ pub struct Bench<H: Host> {
 
 impl<H: Host> Bench<H> {
     pub fn new(host: H) -> Self {
-        Self {
-            host,
-            timelines: RefCell::default(),
-        }
+        Self { host, timelines: RefCell::default() }
     }
 
     /// A machine with two disks that runs.
@@ -123,25 +109,14 @@ impl<H: Host> Bench<H> {
         let vm = VmId(Uuid::new_v4());
         self.host.volume().prepare(vm).unwrap();
         self.host.make_boot_files(vm);
-        let disk = |_| Disk {
-            id: DiskId(Uuid::new_v4()),
-            size_bytes: DISK_BYTES,
-            role: Role::Data,
-        };
+        let disk =
+            |_| Disk { id: DiskId(Uuid::new_v4()), size_bytes: DISK_BYTES, role: Role::Data };
         let disks: Vec<Disk> = (0..disks).map(disk).collect();
         let mut timeline = Timeline::of(self.machine(vm, disks.clone()));
         for disk in disks {
-            let layer = LayerFile {
-                id: LayerId(Uuid::new_v4()),
-                format: Format::Qcow2,
-            };
+            let layer = LayerFile { id: LayerId(Uuid::new_v4()), format: Format::Qcow2 };
             let source = Source::Empty;
-            let new = NewDisk {
-                disk: disk.id,
-                layer,
-                size_bytes: DISK_BYTES,
-                source,
-            };
+            let new = NewDisk { disk: disk.id, layer, size_bytes: DISK_BYTES, source };
             self.host.volume().create(vm, &new).unwrap();
             timeline.apply(&Change::LayerAdded(Layer {
                 id: layer.id,
@@ -151,10 +126,7 @@ impl<H: Host> Bench<H> {
                 rank: 0,
                 size_bytes: 0,
             }));
-            timeline.apply(&Change::DiskActive {
-                disk: disk.id,
-                layer: layer.id,
-            });
+            timeline.apply(&Change::DiskActive { disk: disk.id, layer: layer.id });
         }
         self.timelines.borrow_mut().insert(vm, timeline);
         vm
@@ -165,10 +137,7 @@ impl<H: Host> Bench<H> {
             vcpus: 1,
             memory_bytes: MEMORY_BYTES,
             firmware: Firmware::Bios,
-            kernel: Some(Kernel {
-                initrd: true,
-                append: "console=ttyS0 quiet".into(),
-            }),
+            kernel: Some(Kernel { initrd: true, append: "console=ttyS0 quiet".into() }),
             nics: Vec::new(),
             disks,
             platform: self.host.hypervisor().capabilities().platform.clone(),
@@ -197,12 +166,7 @@ impl<H: Host> Bench<H> {
     pub fn take(&self, vm: VmId, kind: Kind) -> (SnapshotId, Outcome) {
         let snapshot = SnapshotId(Uuid::new_v4());
         let name = Some(snapshot.to_string());
-        let create = CreateSnapshot {
-            snapshot,
-            name,
-            description: String::new(),
-            kind,
-        };
+        let create = CreateSnapshot { snapshot, name, description: String::new(), kind };
         (snapshot, self.run(vm, Command::CreateSnapshot(create)))
     }
 
@@ -236,13 +200,8 @@ impl<H: Host> Bench<H> {
             let Some(work) = reclaim::next(&timeline, &mut Uuid::new_v4) else {
                 return count;
             };
-            let outcome = self
-                .host
-                .hypervisor()
-                .reclaim(vm, &work, &AtomicBool::new(false));
-            let Outcome::Done(facts) = outcome else {
-                panic!("{work:?}: {outcome:?}")
-            };
+            let outcome = self.host.hypervisor().reclaim(vm, &work, &AtomicBool::new(false));
+            let Outcome::Done(facts) = outcome else { panic!("{work:?}: {outcome:?}") };
             self.apply(vm, &work.conclude(&timeline, &facts));
             assert_eq!(self.timeline(vm).flaw(), None);
         }
@@ -253,9 +212,8 @@ impl<H: Host> Bench<H> {
     fn assert_same_chains(&self, vm: VmId) {
         let timeline = self.timeline(vm);
         let tops = timeline.active.values();
-        let mut recorded: Vec<Vec<String>> = tops
-            .map(|&top| timeline.chain(top).iter().map(LayerFile::name).collect())
-            .collect();
+        let mut recorded: Vec<Vec<String>> =
+            tops.map(|&top| timeline.chain(top).iter().map(LayerFile::name).collect()).collect();
         let mut open = self.host.chains(vm);
         recorded.sort();
         open.sort();
@@ -266,9 +224,7 @@ impl<H: Host> Bench<H> {
     pub fn run(&self, vm: VmId, command: Command) -> Outcome {
         let mut operation = self.accept(vm, command);
         self.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else {
-            panic!("no effect")
-        };
+        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!("no effect") };
         let outcome = self.perform(&effect, &mut Scrap::default());
         self.step(&mut operation, Event::Performed(outcome.clone()));
         let timeline = self.timeline(vm);
@@ -284,32 +240,19 @@ impl<H: Host> Bench<H> {
         self.apply(vm, &changes);
         let phase = Phase::Waiting;
         let created_at = Moment(0);
-        Operation {
-            id,
-            vm,
-            snapshot: None,
-            command,
-            phase,
-            created_at,
-            ended_at: None,
-        }
+        Operation { id, vm, snapshot: None, command, phase, created_at, ended_at: None }
     }
 
     /// What an agent does with an effect.
     pub fn perform(&self, effect: &Effect, diary: &mut Scrap) -> Outcome {
         let hypervisor = self.host.hypervisor();
         let overlays = match effect {
-            Effect::TakeSnapshot(take) => take
-                .disks
-                .iter()
-                .map(|disk| (disk.overlay_file(), disk.active))
-                .collect(),
-            Effect::Revert(revert) => revert
-                .launch
-                .disks
-                .iter()
-                .map(|disk| (disk.chain[0], disk.chain[1]))
-                .collect(),
+            Effect::TakeSnapshot(take) => {
+                take.disks.iter().map(|disk| (disk.overlay_file(), disk.active)).collect()
+            }
+            Effect::Revert(revert) => {
+                revert.launch.disks.iter().map(|disk| (disk.chain[0], disk.chain[1])).collect()
+            }
             _ => Vec::new(),
         };
         for &(overlay, on) in &overlays {
@@ -319,22 +262,15 @@ impl<H: Host> Bench<H> {
                 }
                 let running = hypervisor.state(effect.vm()) == VmState::Running;
                 let reason = Refusal::new(Code::StorageFailed).detail(error.to_string());
-                return Outcome::Failed(
-                    reason,
-                    Facts {
-                        running,
-                        ..Facts::default()
-                    },
-                );
+                return Outcome::Failed(reason, Facts { running, ..Facts::default() });
             }
         }
         match effect {
             Effect::StartVm(launch) => hypervisor.start(launch),
             Effect::StopVm(stop) => hypervisor.stop(stop),
-            Effect::TakeSnapshot(take) if !take.running => Outcome::Done(Facts {
-                switched: true,
-                ..Facts::default()
-            }),
+            Effect::TakeSnapshot(take) if !take.running => {
+                Outcome::Done(Facts { switched: true, ..Facts::default() })
+            }
             Effect::TakeSnapshot(take) => hypervisor.take(take, diary),
             Effect::Revert(revert) => hypervisor.revert(revert, diary),
             Effect::RemoveMemory { vm, snapshots } => hypervisor.remove_memory(*vm, snapshots),
@@ -345,11 +281,7 @@ impl<H: Host> Bench<H> {
 
     pub fn step(&self, operation: &mut Operation, event: Event) {
         let timeline = self.timeline(operation.vm);
-        let scene = Scene {
-            timeline: &timeline,
-            at: Moment(0),
-            fresh: &mut Uuid::new_v4,
-        };
+        let scene = Scene { timeline: &timeline, at: Moment(0), fresh: &mut Uuid::new_v4 };
         let step = step(operation, scene, event);
         operation.phase = step.phase;
         self.apply(operation.vm, &step.changes);

@@ -30,11 +30,7 @@ impl QemuHost {
         thread::spawn(move || run_watchdog(theirs));
         let watch = Arc::new(Watch::over(ours).unwrap());
         let qemu = Qemu::new(root.path().to_owned(), capabilities, watch);
-        Self {
-            qemu,
-            root,
-            guests: RefCell::default(),
-        }
+        Self { qemu, root, guests: RefCell::default() }
     }
 
     pub fn folder(&self, vm: VmId) -> Folder {
@@ -44,22 +40,13 @@ impl QemuHost {
     pub fn guest(&self, vm: VmId) -> Rc<Guest> {
         let link = self.folder(vm).console_link();
         let mut guests = self.guests.borrow_mut();
-        Rc::clone(
-            guests
-                .entry(vm)
-                .or_insert_with(|| Rc::new(Guest::follow(link))),
-        )
+        Rc::clone(guests.entry(vm).or_insert_with(|| Rc::new(Guest::follow(link))))
     }
 }
 
 fn guest_file(name: &str) -> PathBuf {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../target/guest")
-        .join(name);
-    assert!(
-        file.exists(),
-        "the test guest is not built: cargo xtask guest"
-    );
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest").join(name);
+    assert!(file.exists(), "the test guest is not built: cargo xtask guest");
     file
 }
 
@@ -73,21 +60,13 @@ impl Host for QemuHost {
     }
 
     fn make_boot_files(&self, vm: VmId) {
-        self.qemu
-            .volume()
-            .copy_in(vm, &guest_file("vmlinuz"), "kernel")
-            .unwrap();
-        self.qemu
-            .volume()
-            .copy_in(vm, &guest_file("initrd.gz"), "initrd")
-            .unwrap();
+        self.qemu.volume().copy_in(vm, &guest_file("vmlinuz"), "kernel").unwrap();
+        self.qemu.volume().copy_in(vm, &guest_file("initrd.gz"), "initrd").unwrap();
     }
 
     fn wait_until_up(&self, vm: VmId) {
         let guest = self.guest(vm);
-        guest
-            .wait_for_tick_after(Instant::now(), Duration::from_secs(120))
-            .unwrap();
+        guest.wait_for_tick_after(Instant::now(), Duration::from_secs(120)).unwrap();
     }
 
     fn write(&self, vm: VmId, number: u64) {
@@ -98,10 +77,7 @@ impl Host for QemuHost {
 
     fn read(&self, vm: VmId) -> Remembered {
         let guest = self.guest(vm);
-        Remembered {
-            ram: guest.nonce().unwrap(),
-            disks: guest.epochs().unwrap().disks,
-        }
+        Remembered { ram: guest.nonce().unwrap(), disks: guest.epochs().unwrap().disks }
     }
 
     fn chains(&self, vm: VmId) -> Vec<Vec<String>> {
@@ -112,7 +88,6 @@ impl Host for QemuHost {
     fn damage_memory(&self, vm: VmId, snapshot: SnapshotId) {
         let path = self.folder(vm).path().join(Folder::memory_name(snapshot));
         let file = OpenOptions::new().write(true).open(path).unwrap();
-        file.set_len(file.metadata().unwrap().len() - 100_000)
-            .unwrap();
+        file.set_len(file.metadata().unwrap().len() - 100_000).unwrap();
     }
 }

@@ -114,7 +114,13 @@ impl Demo {
     }
 
     /// Prints a step and keeps it.
-    fn tell(&mut self, what: &str, waited: Duration, standstill: Option<Duration>, facts: Vec<String>) {
+    fn tell(
+        &mut self,
+        what: &str,
+        waited: Duration,
+        standstill: Option<Duration>,
+        facts: Vec<String>,
+    ) {
         let step = Step {
             what: what.to_owned(),
             standstill_ms: standstill.map(|gap| gap.as_millis()),
@@ -251,7 +257,12 @@ impl Demo {
         ensure!(after.files.len() == 2, "each disk is one file: {:?}", after.files);
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         let facts = vec![
-            format!("space before {}, with snapshots {}, after {}", mib(before), mib(with), mib(after.bytes)),
+            format!(
+                "space before {}, with snapshots {}, after {}",
+                mib(before),
+                mib(with),
+                mib(after.bytes)
+            ),
             "each disk is one file again, no memory file is left".to_owned(),
         ];
         self.tell("delete all", waited, Some(gap), facts);
@@ -261,7 +272,9 @@ impl Demo {
     fn finish(&self, took: Duration) -> Result<()> {
         match self.output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&self.steps)?),
-            Output::Table => println!("\nEvery fact above was checked. {:.1} s in all.", took.as_secs_f64()),
+            Output::Table => {
+                println!("\nEvery fact above was checked. {:.1} s in all.", took.as_secs_f64())
+            }
         }
         Ok(())
     }

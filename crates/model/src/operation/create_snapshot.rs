@@ -104,11 +104,7 @@ impl CreateSnapshot {
                     at,
                     pause_ms: facts.pause_ms,
                     memory_bytes: facts.memory_bytes,
-                    consistency: if take.running {
-                        Consistency::Crash
-                    } else {
-                        Consistency::Clean
-                    },
+                    consistency: if take.running { Consistency::Crash } else { Consistency::Clean },
                     layers: take.disks.iter().map(|d| (d.disk, d.active.id)).collect(),
                 }));
                 changes.push(Change::VmCurrent(Some(self.snapshot)));
@@ -167,10 +163,7 @@ fn switched(timeline: &Timeline, take: &TakeSnapshot, facts: &Facts) -> Vec<Chan
             rank: 0,
             size_bytes: 0,
         }));
-        changes.push(Change::DiskActive {
-            disk: freeze.disk,
-            layer: freeze.overlay,
-        });
+        changes.push(Change::DiskActive { disk: freeze.disk, layer: freeze.overlay });
     }
     changes.extend(sizes(facts));
     changes

@@ -50,28 +50,18 @@ impl DeleteSnapshots {
         let removal = tree.without(&selected);
         let gone: Vec<SnapshotId> = selected.into_iter().collect();
         let space = forecast(timeline, &gone);
-        Ok(Forecast {
-            gone,
-            removal,
-            space,
-        })
+        Ok(Forecast { gone, removal, space })
     }
 
     pub(super) fn accept(&self, timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
         let gone = self.forecast(timeline)?.gone;
         let deleting = SnapshotChange::State(SnapshotState::Deleting);
-        Ok(gone
-            .into_iter()
-            .map(|id| Change::SnapshotChanged(id, deleting.clone()))
-            .collect())
+        Ok(gone.into_iter().map(|id| Change::SnapshotChanged(id, deleting.clone())).collect())
     }
 
     pub(super) fn plan(&self, timeline: &Timeline) -> Effect {
         let snapshots = deleting(timeline).collect();
-        Effect::RemoveMemory {
-            vm: timeline.vm.id,
-            snapshots,
-        }
+        Effect::RemoveMemory { vm: timeline.vm.id, snapshots }
     }
 
     pub(super) fn conclude(&self, timeline: &Timeline, outcome: &Outcome) -> (Vec<Change>, Ending) {
@@ -113,6 +103,5 @@ impl DeleteSnapshots {
 /// The snapshots that the running deletion is about: no other can be in that state.
 fn deleting(timeline: &Timeline) -> impl Iterator<Item = SnapshotId> + '_ {
     let all = timeline.snapshots.values();
-    all.filter(|snapshot| snapshot.state == SnapshotState::Deleting)
-        .map(|snapshot| snapshot.id)
+    all.filter(|snapshot| snapshot.state == SnapshotState::Deleting).map(|snapshot| snapshot.id)
 }

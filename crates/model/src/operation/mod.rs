@@ -186,17 +186,14 @@ pub fn step<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>, even
         }
         (Phase::Waiting, Event::Performed(_))
         | (Phase::Performing { .. }, Event::Begin | Event::Cancel)
-        | (Phase::Ended(_), Event::Begin | Event::Performed(_) | Event::Cancel) => Step {
-            phase: operation.phase.clone(),
-            changes: Vec::new(),
-        },
+        | (Phase::Ended(_), Event::Begin | Event::Performed(_) | Event::Cancel) => {
+            Step { phase: operation.phase.clone(), changes: Vec::new() }
+        }
     }
 }
 
 fn begin<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>) -> Step {
-    let Scene {
-        timeline, fresh, ..
-    } = scene;
+    let Scene { timeline, fresh, .. } = scene;
     let effect = match &operation.command {
         Command::CreateVm(create) => create.plan(timeline),
         Command::StartVm => Effect::StartVm(launch(timeline)),
@@ -207,13 +204,7 @@ fn begin<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>) -> Step
         Command::DeleteSnapshots(delete) => delete.plan(timeline),
     };
     let id = EffectId(fresh());
-    Step {
-        phase: Phase::Performing {
-            id,
-            effect: Box::new(effect),
-        },
-        changes: Vec::new(),
-    }
+    Step { phase: Phase::Performing { id, effect: Box::new(effect) }, changes: Vec::new() }
 }
 
 fn conclude(
@@ -256,10 +247,7 @@ fn cancel(operation: &Operation, timeline: &Timeline) -> Step {
 
 fn ended(mut changes: Vec<Change>, ending: Ending) -> Step {
     changes.push(Change::VmOperation(None));
-    Step {
-        phase: Phase::Ended(ending),
-        changes,
-    }
+    Step { phase: Phase::Ended(ending), changes }
 }
 
 /// The machine as it is recorded, ready to be started.

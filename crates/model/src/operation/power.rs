@@ -22,11 +22,7 @@ pub struct StopVm {
 impl StopVm {
     pub(super) fn plan(self, timeline: &Timeline) -> Effect {
         let vm = timeline.vm.id;
-        Effect::StopVm(effect::StopVm {
-            vm,
-            force: self.force,
-            patience_ms: PATIENCE_MS,
-        })
+        Effect::StopVm(effect::StopVm { vm, force: self.force, patience_ms: PATIENCE_MS })
     }
 }
 
@@ -53,10 +49,8 @@ fn suits(platform: &crate::config::Platform, capabilities: &Capabilities) -> Res
     {
         return Ok(());
     }
-    Err(Refusal::new(Code::HostUnsuitable).detail(format!(
-        "{} with {:?} cannot run here",
-        platform.machine, platform.accel
-    )))
+    Err(Refusal::new(Code::HostUnsuitable)
+        .detail(format!("{} with {:?} cannot run here", platform.machine, platform.accel)))
 }
 
 pub(super) fn accept_stop(timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
@@ -74,20 +68,18 @@ pub(super) fn accept_stop(timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
 pub(super) fn conclude_start(outcome: &Outcome) -> (Vec<Change>, Ending) {
     match outcome {
         Outcome::Done(_) => (vec![Change::VmState(VmState::Running)], Ending::Succeeded),
-        Outcome::Failed(..) | Outcome::Yielded => (
-            vec![Change::VmState(VmState::Stopped)],
-            Ending::Failed(failure(outcome)),
-        ),
+        Outcome::Failed(..) | Outcome::Yielded => {
+            (vec![Change::VmState(VmState::Stopped)], Ending::Failed(failure(outcome)))
+        }
     }
 }
 
 pub(super) fn conclude_stop(outcome: &Outcome) -> (Vec<Change>, Ending) {
     match outcome {
         Outcome::Done(_) => (vec![Change::VmState(VmState::Stopped)], Ending::Succeeded),
-        Outcome::Failed(..) | Outcome::Yielded => (
-            vec![Change::VmState(VmState::Running)],
-            Ending::Failed(failure(outcome)),
-        ),
+        Outcome::Failed(..) | Outcome::Yielded => {
+            (vec![Change::VmState(VmState::Running)], Ending::Failed(failure(outcome)))
+        }
     }
 }
 

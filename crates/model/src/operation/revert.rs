@@ -43,10 +43,7 @@ impl RevertTo {
             (Power::AsTaken, Kind::Disk) | (Power::Stopped, _) => After::Stopped,
             (Power::Start, Kind::Disk) => After::Booted,
         };
-        Self {
-            snapshot: snapshot.id,
-            after,
-        }
+        Self { snapshot: snapshot.id, after }
     }
 
     pub(super) fn accept(
@@ -60,11 +57,7 @@ impl RevertTo {
             .ok_or_else(|| Refusal::new(Code::UnknownSnapshot).detail(self.snapshot.to_string()))?;
         if snapshot.state != SnapshotState::Ready {
             return Err(Refusal::new(Code::SnapshotUnavailable)
-                .detail(format!(
-                    "{:?} is {}",
-                    snapshot.name,
-                    snapshot.state.as_str()
-                ))
+                .detail(format!("{:?} is {}", snapshot.name, snapshot.state.as_str()))
                 .hint("an unavailable snapshot can only be deleted"));
         }
         if self.after == After::Resumed
@@ -81,13 +74,7 @@ impl RevertTo {
         let snapshot = &timeline.snapshots[&self.snapshot];
         let mut disks = chains(timeline, |disk| snapshot.layers[&disk]);
         for disk in &mut disks {
-            disk.chain.insert(
-                0,
-                LayerFile {
-                    id: LayerId(fresh()),
-                    format: Format::Qcow2,
-                },
-            );
+            disk.chain.insert(0, LayerFile { id: LayerId(fresh()), format: Format::Qcow2 });
         }
         Effect::Revert(Box::new(Revert {
             snapshot: self.snapshot,
@@ -121,10 +108,7 @@ impl RevertTo {
                         rank: 0,
                         size_bytes: 0,
                     }));
-                    changes.push(Change::DiskActive {
-                        disk: disk.disk,
-                        layer: disk.chain[0].id,
-                    });
+                    changes.push(Change::DiskActive { disk: disk.disk, layer: disk.chain[0].id });
                 }
                 changes.push(Change::VmConfig(plan.launch.config.clone()));
                 changes.push(Change::VmGeneration(plan.launch.generation));

@@ -30,15 +30,8 @@ impl App {
         let changes = accept(timeline, id, &command, &capabilities, at)?;
         let phase = Phase::Waiting;
         let vm = timeline.vm.id;
-        let operation = Operation {
-            id,
-            vm,
-            snapshot,
-            command,
-            phase,
-            created_at: at,
-            ended_at: None,
-        };
+        let operation =
+            Operation { id, vm, snapshot, command, phase, created_at: at, ended_at: None };
         unit.record(vm, &changes).await.map_err(stored)?;
         unit.put_operation(&operation).await.map_err(stored)?;
         Ok(operation)
@@ -79,8 +72,7 @@ impl App {
         if timeline.vm.reclaim.is_some() || folds && must_fold_first(&timeline) {
             return Ok(Begun::Waits(operation.vm));
         }
-        self.move_on(unit, operation, &timeline, Event::Begin)
-            .await?;
+        self.move_on(unit, operation, &timeline, Event::Begin).await?;
         Ok(Begun::Performs)
     }
 
@@ -101,11 +93,7 @@ impl App {
     async fn planned(
         &self,
         id: OperationId,
-    ) -> Option<(
-        tintype_model::EffectId,
-        tintype_model::effect::Effect,
-        tintype_model::VmId,
-    )> {
+    ) -> Option<(tintype_model::EffectId, tintype_model::effect::Effect, tintype_model::VmId)> {
         let operation = loop {
             let read = async { self.store.read().await?.operation(id).await };
             match read.await {
@@ -131,8 +119,7 @@ impl App {
         let Some(timeline) = unit.timeline(operation.vm).await? else {
             return Ok(());
         };
-        self.move_on(unit, operation, &timeline, Event::Performed(outcome))
-            .await
+        self.move_on(unit, operation, &timeline, Event::Performed(outcome)).await
     }
 
     /// Takes back an operation that has not begun.
@@ -143,19 +130,14 @@ impl App {
             operation.ok_or_else(|| Refusal::new(Code::UnknownOperation).detail(id.to_string()))?;
         if operation.phase != Phase::Waiting {
             return Err(Refusal::new(Code::OperationRuns)
-                .detail(format!(
-                    "{} {id} has begun or is over",
-                    operation.command.kind()
-                ))
+                .detail(format!("{} {id} has begun or is over", operation.command.kind()))
                 .blocked_by([id.0]));
         }
         let timeline = unit.timeline(operation.vm).await.map_err(stored)?;
         let Some(timeline) = timeline else {
             return Ok(());
         };
-        self.move_on(unit, operation, &timeline, Event::Cancel)
-            .await
-            .map_err(stored)?;
+        self.move_on(unit, operation, &timeline, Event::Cancel).await.map_err(stored)?;
         self.ended.notify_waiters();
         Ok(())
     }
@@ -169,11 +151,7 @@ impl App {
         event: Event,
     ) -> Result<(), StoreError> {
         let at = now();
-        let scene = Scene {
-            timeline,
-            at,
-            fresh: &mut Uuid::new_v4,
-        };
+        let scene = Scene { timeline, at, fresh: &mut Uuid::new_v4 };
         let step = step(&operation, scene, event);
         operation.phase = step.phase;
         if operation.has_ended() {

@@ -15,11 +15,7 @@ impl App {
             name: self.host.name.clone(),
             hypervisor: capabilities.hypervisor,
             platform: view::platform(&capabilities.platform),
-            accels: capabilities
-                .accels
-                .iter()
-                .map(|&a| view::accel(a).to_owned())
-                .collect(),
+            accels: capabilities.accels.iter().map(|&a| view::accel(a).to_owned()).collect(),
             memory_snapshots_refused: refused(capabilities.background_snapshots),
             uefi_refused: refused(capabilities.uefi),
             memory_free_bytes: facts.memory_free_bytes,

@@ -45,22 +45,11 @@ impl App {
         let Some(vm) = unit.vm(id).await? else {
             return Ok(());
         };
-        let seen = self
-            .agent
-            .guests()
-            .await
-            .get(&id)
-            .copied()
-            .unwrap_or(VmState::Stopped);
+        let seen = self.agent.guests().await.get(&id).copied().unwrap_or(VmState::Stopped);
         if vm.operation.is_some() || !is_news(vm.state, seen) {
             return Ok(());
         }
-        tracing::info!(
-            vm = vm.name,
-            was = vm.state.as_str(),
-            is = seen.as_str(),
-            "guest changed"
-        );
+        tracing::info!(vm = vm.name, was = vm.state.as_str(), is = seen.as_str(), "guest changed");
         unit.record(id, &[Change::VmState(seen)]).await?;
         unit.commit().await
     }

@@ -44,20 +44,11 @@ impl App {
         agent: Arc<dyn Agent>,
         host_name: &str,
     ) -> Result<Arc<Self>, StoreError> {
-        let first = Host {
-            id: Uuid::new_v4(),
-            name: host_name.to_owned(),
-            pool: Uuid::new_v4(),
-        };
+        let first = Host { id: Uuid::new_v4(), name: host_name.to_owned(), pool: Uuid::new_v4() };
         let mut unit = store.write().await?;
         let host = unit.local_host(&first).await?;
         unit.commit().await?;
-        let app = Arc::new(Self {
-            store,
-            agent,
-            host,
-            ended: Notify::new(),
-        });
+        let app = Arc::new(Self { store, agent, host, ended: Notify::new() });
         app.take_up_operations().await?;
         app.take_up_reclaims().await?;
         tokio::spawn(Arc::clone(&app).watch_guests());
@@ -97,9 +88,7 @@ impl App {
 }
 
 fn unknown_vm(name: &str) -> Refusal {
-    Refusal::new(Code::UnknownVm)
-        .detail(name)
-        .hint("tintype vm list shows those there are")
+    Refusal::new(Code::UnknownVm).detail(name).hint("tintype vm list shows those there are")
 }
 
 /// A failure of the database, as a refusal.
@@ -110,8 +99,6 @@ fn stored(error: StoreError) -> Refusal {
 
 /// Now.
 fn now() -> Moment {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -49,14 +49,9 @@ impl App {
         };
         let filter = OperationFilter { vm, state };
         let found = unit.operations(&filter, page).await.map_err(stored)?;
-        let last = found
-            .last()
-            .map(|operation| (operation.created_at, operation.id.0));
+        let last = found.last().map(|operation| (operation.created_at, operation.id.0));
         let next = view::next(page, found.len(), last);
-        Ok(rest::List {
-            items: found.iter().map(|operation| self.show(operation)).collect(),
-            next,
-        })
+        Ok(rest::List { items: found.iter().map(|operation| self.show(operation)).collect(), next })
     }
 
     /// Takes an operation back that has not begun.

@@ -43,10 +43,7 @@ impl App {
             return Ok(None);
         }
         if let Some(holder) = timeline.vm.operation {
-            let waits = unit
-                .operation(holder)
-                .await?
-                .is_some_and(|op| op.phase == Phase::Waiting);
+            let waits = unit.operation(holder).await?.is_some_and(|op| op.phase == Phase::Waiting);
             if !waits || !must_fold_first(&timeline) {
                 return Ok(None);
             }
@@ -63,16 +60,7 @@ impl App {
 
     /// Has a piece of work done; says whether there may be more to do at once.
     async fn reclaim(self: &Arc<Self>, vm: VmId, id: EffectId, work: Reclaim) -> bool {
-        let outcome = self
-            .agent
-            .perform(
-                id,
-                Effect::Reclaim {
-                    vm,
-                    work: work.clone(),
-                },
-            )
-            .await;
+        let outcome = self.agent.perform(id, Effect::Reclaim { vm, work: work.clone() }).await;
         let waiting = loop {
             match self.record_reclaim(vm, id, &work, &outcome).await {
                 Ok(waiting) => break waiting,
@@ -117,10 +105,7 @@ impl App {
         changes.push(Change::VmReclaim(None));
         unit.record(vm, &changes).await?;
         let waiting = match timeline.vm.operation {
-            Some(holder) => unit
-                .operation(holder)
-                .await?
-                .filter(|op| op.phase == Phase::Waiting),
+            Some(holder) => unit.operation(holder).await?.filter(|op| op.phase == Phase::Waiting),
             None => None,
         };
         unit.commit().await?;

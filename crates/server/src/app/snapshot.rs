@@ -54,24 +54,15 @@ impl App {
             filter.vm = Some(self.find_vm(&mut unit, &vm).await?);
         }
         let found = unit.snapshots(&filter, page).await.map_err(stored)?;
-        let last = found
-            .last()
-            .map(|snapshot| (snapshot.created_at, snapshot.id.0));
+        let last = found.last().map(|snapshot| (snapshot.created_at, snapshot.id.0));
         let next = view::next(page, found.len(), last);
         let mut items = Vec::new();
         let mut timeline: Option<Timeline> = None;
         for snapshot in &found {
-            if timeline
-                .as_ref()
-                .is_none_or(|timeline| timeline.vm.id != snapshot.vm)
-            {
+            if timeline.as_ref().is_none_or(|timeline| timeline.vm.id != snapshot.vm) {
                 timeline = unit.timeline(snapshot.vm).await.map_err(stored)?;
             }
-            items.extend(
-                timeline
-                    .as_ref()
-                    .map(|timeline| view::snapshot(timeline, snapshot)),
-            );
+            items.extend(timeline.as_ref().map(|timeline| view::snapshot(timeline, snapshot)));
         }
         Ok(rest::List { items, next })
     }
@@ -108,21 +99,10 @@ impl App {
         let timeline = self.load(&mut unit, vm).await?;
         let snapshot = SnapshotId(Uuid::new_v4());
         let description = new.description.unwrap_or_default();
-        let create = CreateSnapshot {
-            snapshot,
-            name: new.name,
-            description,
-            kind,
-        };
+        let create = CreateSnapshot { snapshot, name: new.name, description, kind };
         let command = Command::CreateSnapshot(create);
-        let operation = self
-            .admit(&mut unit, &timeline, command, Some(snapshot))
-            .await?;
-        let memory = if kind == Kind::DiskAndMemory {
-            timeline.vm.config.memory_bytes
-        } else {
-            0
-        };
+        let operation = self.admit(&mut unit, &timeline, command, Some(snapshot)).await?;
+        let memory = if kind == Kind::DiskAndMemory { timeline.vm.config.memory_bytes } else { 0 };
         if host.pool_free_bytes < memory + ROOM {
             return Err(pool_full(host.pool_free_bytes, memory + ROOM));
         }
@@ -155,9 +135,7 @@ impl App {
         let snapshot = &timeline.snapshots[&id];
         let to = RevertTo::new(snapshot, power);
         let needs = snapshot.config.memory_bytes;
-        let operation = self
-            .admit(&mut unit, &timeline, Command::RevertTo(to), Some(id))
-            .await?;
+        let operation = self.admit(&mut unit, &timeline, Command::RevertTo(to), Some(id)).await?;
         if to.after != After::Stopped {
             refuse_without_memory(&host, needs)?;
         }
@@ -172,10 +150,7 @@ impl App {
     pub async fn plan_delete(&self, target: &DeleteTarget) -> Answer<rest::DeletePlan> {
         let mut unit = self.store.read().await.map_err(stored)?;
         let timeline = self.target(&mut unit, target).await?;
-        let forecast = DeleteSnapshots {
-            scope: target.scope(),
-        }
-        .forecast(&timeline)?;
+        let forecast = DeleteSnapshots { scope: target.scope() }.forecast(&timeline)?;
         Ok(view::delete_plan(&timeline, &forecast))
     }
 
@@ -189,12 +164,8 @@ impl App {
     ) -> Answer<rest::Operation> {
         let mut unit = self.store.write().await.map_err(stored)?;
         let timeline = self.target(&mut unit, target).await?;
-        let command = Command::DeleteSnapshots(DeleteSnapshots {
-            scope: target.scope(),
-        });
-        let operation = self
-            .admit(&mut unit, &timeline, command, target.snapshot())
-            .await?;
+        let command = Command::DeleteSnapshots(DeleteSnapshots { scope: target.scope() });
+        let operation = self.admit(&mut unit, &timeline, command, target.snapshot()).await?;
         unit.commit().await.map_err(stored)?;
         self.accepted(operation).await
     }
@@ -234,14 +205,9 @@ impl App {
         }
         if let Some(description) = edit.description {
             name::check_description(&description)?;
-            changes.push(Change::SnapshotChanged(
-                id,
-                SnapshotChange::Description(description),
-            ));
+            changes.push(Change::SnapshotChanged(id, SnapshotChange::Description(description)));
         }
-        unit.record(timeline.vm.id, &changes)
-            .await
-            .map_err(stored)?;
+        unit.record(timeline.vm.id, &changes).await.map_err(stored)?;
         unit.commit().await.map_err(stored)?;
         for change in &changes {
             timeline.apply(change);
@@ -277,13 +243,6 @@ impl DeleteTarget {
 
 async fn timeline_of(unit: &mut Unit<'_>, id: SnapshotId) -> Answer<Timeline> {
     let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
-    let snapshot: Snapshot = unit
-        .snapshot(id)
-        .await
-        .map_err(stored)?
-        .ok_or_else(unknown)?;
-    unit.timeline(snapshot.vm)
-        .await
-        .map_err(stored)?
-        .ok_or_else(unknown)
+    let snapshot: Snapshot = unit.snapshot(id).await.map_err(stored)?.ok_or_else(unknown)?;
+    unit.timeline(snapshot.vm).await.map_err(stored)?.ok_or_else(unknown)
 }

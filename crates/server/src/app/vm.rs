@@ -41,11 +41,7 @@ impl App {
             Some(id) => unit.operation(id).await.map_err(stored)?,
             None => None,
         };
-        Ok(view::vm(
-            &timeline,
-            holder.as_ref(),
-            self.agent.console_address(timeline.vm.id),
-        ))
+        Ok(view::vm(&timeline, holder.as_ref(), self.agent.console_address(timeline.vm.id)))
     }
 
     /// The id of a machine.
@@ -104,18 +100,10 @@ impl App {
                 .blocked_by([other.0]));
         }
         unit.add_vm(&vm).await.map_err(stored)?;
-        unit.record(vm.id, &first_layers(&disks))
-            .await
-            .map_err(stored)?;
-        let create = CreateVm {
-            disks,
-            kernel: new.kernel,
-            initrd: new.initrd,
-        };
+        unit.record(vm.id, &first_layers(&disks)).await.map_err(stored)?;
+        let create = CreateVm { disks, kernel: new.kernel, initrd: new.initrd };
         let timeline = Timeline::of(vm);
-        let operation = self
-            .admit(&mut unit, &timeline, Command::CreateVm(create), None)
-            .await?;
+        let operation = self.admit(&mut unit, &timeline, Command::CreateVm(create), None).await?;
         unit.commit().await.map_err(stored)?;
         self.accepted(operation).await
     }
@@ -129,9 +117,7 @@ impl App {
         let timeline = self.load(&mut unit, vm).await?;
         let needs = timeline.vm.config.memory_bytes;
         refuse_without_memory(&self.agent.host().await, needs)?;
-        let operation = self
-            .admit(&mut unit, &timeline, Command::StartVm, None)
-            .await?;
+        let operation = self.admit(&mut unit, &timeline, Command::StartVm, None).await?;
         unit.commit().await.map_err(stored)?;
         self.accepted(operation).await
     }
@@ -166,8 +152,7 @@ impl App {
         operation: Operation,
     ) -> Answer<rest::Operation> {
         self.begin(operation.id).await;
-        self.operation(operation.id, std::time::Duration::ZERO)
-            .await
+        self.operation(operation.id, std::time::Duration::ZERO).await
     }
 
     /// The hardware and disks of a new machine.
@@ -182,10 +167,7 @@ impl App {
             room += bytes;
         }
         if firmware == Firmware::Uefi {
-            disks.push((
-                Role::Firmware,
-                new_disk(0, Format::Qcow2, Source::FirmwareTemplate),
-            ));
+            disks.push((Role::Firmware, new_disk(0, Format::Qcow2, Source::FirmwareTemplate)));
         }
         if host.pool_free_bytes < room {
             return Err(pool_full(host.pool_free_bytes, room));
@@ -195,11 +177,7 @@ impl App {
             memory_bytes: new.memory_bytes,
             firmware,
             kernel: self.kernel(new).await?,
-            nics: new
-                .networks
-                .iter()
-                .map(|network| nic(network))
-                .collect::<Answer<_>>()?,
+            nics: new.networks.iter().map(|network| nic(network)).collect::<Answer<_>>()?,
             disks: disks
                 .iter()
                 .map(|(role, disk)| Disk {
@@ -247,10 +225,7 @@ impl App {
             self.agent.readable(initrd.clone()).await?;
         }
         let append = new.append.clone().unwrap_or_default();
-        Ok(Some(Kernel {
-            initrd: new.initrd.is_some(),
-            append,
-        }))
+        Ok(Some(Kernel { initrd: new.initrd.is_some(), append }))
     }
 }
 
@@ -259,20 +234,14 @@ fn check_size(new: &rest::NewVm) -> Answer<()> {
         Err(Refusal::new(Code::InvalidRequest).detail(detail).hint(hint))
     };
     if !(1..=VCPUS_MOST).contains(&new.vcpus) {
-        return no(
-            format!("{} processors were asked for", new.vcpus),
-            "1 to 256",
-        );
+        return no(format!("{} processors were asked for", new.vcpus), "1 to 256");
     }
     if new.memory_bytes < MEMORY_LEAST || !new.memory_bytes.is_multiple_of(MIB) {
         let detail = format!("{} bytes of memory were asked for", new.memory_bytes);
         return no(detail, "a multiple of 1 MiB, 16 MiB at least");
     }
     if new.disks.len() > DISKS_MOST {
-        return no(
-            format!("{} disks were asked for", new.disks.len()),
-            "16 at most",
-        );
+        return no(format!("{} disks were asked for", new.disks.len()), "16 at most");
     }
     Ok(())
 }
@@ -306,10 +275,7 @@ fn nic(network: &str) -> Answer<Nic> {
                 .hint("user, or tap:INTERFACE"));
         }
     };
-    Ok(Nic {
-        mac: new_mac(),
-        network,
-    })
+    Ok(Nic { mac: new_mac(), network })
 }
 
 fn is_interface(name: &str) -> bool {
@@ -320,23 +286,12 @@ fn is_interface(name: &str) -> bool {
 /// A random hardware address in the range that QEMU uses.
 fn new_mac() -> String {
     let random = Uuid::new_v4().into_bytes();
-    format!(
-        "52:54:00:{:02x}:{:02x}:{:02x}",
-        random[0], random[1], random[2]
-    )
+    format!("52:54:00:{:02x}:{:02x}:{:02x}", random[0], random[1], random[2])
 }
 
 fn new_disk(size_bytes: u64, format: Format, source: Source) -> NewDisk {
-    let layer = LayerFile {
-        id: LayerId(Uuid::new_v4()),
-        format,
-    };
-    NewDisk {
-        disk: DiskId(Uuid::new_v4()),
-        layer,
-        size_bytes,
-        source,
-    }
+    let layer = LayerFile { id: LayerId(Uuid::new_v4()), format };
+    NewDisk { disk: DiskId(Uuid::new_v4()), layer, size_bytes, source }
 }
 
 fn first_layers(disks: &[NewDisk]) -> Vec<Change> {
@@ -349,13 +304,7 @@ fn first_layers(disks: &[NewDisk]) -> Vec<Change> {
             rank: 0,
             size_bytes: 0,
         };
-        [
-            Change::LayerAdded(layer),
-            Change::DiskActive {
-                disk: disk.disk,
-                layer: disk.layer.id,
-            },
-        ]
+        [Change::LayerAdded(layer), Change::DiskActive { disk: disk.disk, layer: disk.layer.id }]
     });
     changes.collect()
 }
@@ -366,10 +315,7 @@ pub(super) fn refuse_without_memory(host: &HostFacts, needed: u64) -> Answer<()>
         return Ok(());
     }
     Err(Refusal::new(Code::HostMemoryShort)
-        .detail(format!(
-            "{needed} bytes are needed, {} are free",
-            host.memory_free_bytes
-        ))
+        .detail(format!("{needed} bytes are needed, {} are free", host.memory_free_bytes))
         .hint("stop another virtual machine"))
 }
 

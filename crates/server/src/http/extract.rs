@@ -57,16 +57,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
 /// The bytes of a body.
 pub(super) async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, No> {
-    Bytes::from_request(request, state)
-        .await
-        .map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                return Refusal::new(Code::BodyTooLarge)
-                    .hint("1 MiB at most")
-                    .into();
-            }
-            not_understood(rejection.body_text()).into()
-        })
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Refusal::new(Code::BodyTooLarge).hint("1 MiB at most").into();
+        }
+        not_understood(rejection.body_text()).into()
+    })
 }
 
 /// A query, all of whose parameters are known.
@@ -91,8 +87,7 @@ fn not_understood(detail: String) -> Refusal {
 
 /// An id in an address; what is no id names nothing.
 pub(super) fn id<T: std::str::FromStr>(text: &str, unknown: Code) -> Reply<T> {
-    text.parse()
-        .map_err(|_| Refusal::new(unknown).detail(text).into())
+    text.parse().map_err(|_| Refusal::new(unknown).detail(text).into())
 }
 
 /// A length of time such as `30s`, `200ms` or `2m`.
@@ -100,9 +95,7 @@ pub(super) fn duration(text: Option<&str>) -> Reply<Duration> {
     let Some(text) = text else {
         return Ok(Duration::ZERO);
     };
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: Option<u64> = number.parse().ok().filter(|&n| n <= 1_000_000_000);
     let duration = match (number, unit) {
@@ -111,14 +104,12 @@ pub(super) fn duration(text: Option<&str>) -> Reply<Duration> {
         (Some(n), "m") => Some(Duration::from_secs(n * 60)),
         _ => None,
     };
-    duration
-        .map(|duration| duration.min(WAIT_MOST))
-        .ok_or_else(|| {
-            Refusal::new(Code::InvalidRequest)
-                .detail(format!("{text:?} is no length of time"))
-                .hint("a number and ms, s or m, such as 30s")
-                .into()
-        })
+    duration.map(|duration| duration.min(WAIT_MOST)).ok_or_else(|| {
+        Refusal::new(Code::InvalidRequest)
+            .detail(format!("{text:?} is no length of time"))
+            .hint("a number and ms, s or m, such as 30s")
+            .into()
+    })
 }
 
 /// A page of a list.
@@ -137,11 +128,7 @@ pub(super) fn page(after: Option<&str>, limit: Option<u32>) -> Reply<Page> {
 
 /// An operation as an answer: 202 while it runs, 200 when it was waited for and has ended.
 pub(super) fn operation(operation: Operation) -> Response {
-    let status = if operation.has_ended() {
-        StatusCode::OK
-    } else {
-        StatusCode::ACCEPTED
-    };
+    let status = if operation.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let location = format!("/v1/operations/{}", operation.id);
     (status, [(LOCATION, location)], Json(operation)).into_response()
 }
@@ -155,10 +142,7 @@ mod tests {
     fn lengths_of_time_have_a_unit() {
         assert_eq!(duration(None).ok(), Some(Duration::ZERO));
         assert_eq!(duration(Some("30s")).ok(), Some(Duration::from_secs(30)));
-        assert_eq!(
-            duration(Some("200ms")).ok(),
-            Some(Duration::from_millis(200))
-        );
+        assert_eq!(duration(Some("200ms")).ok(), Some(Duration::from_millis(200)));
         assert_eq!(duration(Some("99m")).ok(), Some(Duration::from_secs(600)));
         for bad in ["", "s", "30", "30h", "-1s", "1.5s", "99999999999999999999s"] {
             assert!(duration(Some(bad)).is_err(), "{bad}");

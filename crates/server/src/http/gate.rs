@@ -69,14 +69,8 @@ pub(super) async fn check(State(gate): State<Arc<Gate>>, request: Request, next:
 
 /// Refuses a body that says it is too large before any of it is read.
 pub(super) async fn too_large(request: Request, next: Next) -> Response {
-    let length = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    if length
-        .and_then(|length| length.parse::<usize>().ok())
-        .is_some_and(|n| n > BODY_MOST)
-    {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|n| n > BODY_MOST) {
         return No::from(Refusal::new(Code::BodyTooLarge).hint("1 MiB at most")).into_response();
     }
     next.run(request).await
@@ -94,53 +88,29 @@ mod tests {
             .iter()
             .map(|&(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
             .collect();
-        assert_eq!(
-            gate.check(&map).err().map(|refusal| refusal.code),
-            expected,
-            "{headers:?}"
-        );
+        assert_eq!(gate.check(&map).err().map(|refusal| refusal.code), expected, "{headers:?}");
     }
 
     #[test]
     fn only_who_has_the_token_and_means_us_comes_in() {
         let token = ("authorization", "Bearer secret");
         check(&[("host", "127.0.0.1:7420"), token], None);
-        check(
-            &[
-                ("host", "localhost:7420"),
-                token,
-                ("origin", "http://localhost:7420"),
-            ],
-            None,
-        );
+        check(&[("host", "localhost:7420"), token, ("origin", "http://localhost:7420")], None);
         check(&[("host", "localhost:7420")], Some(Code::Unauthorized));
         check(
-            &[
-                ("host", "localhost:7420"),
-                ("authorization", "Bearer secreT"),
-            ],
+            &[("host", "localhost:7420"), ("authorization", "Bearer secreT")],
             Some(Code::Unauthorized),
         );
         check(
-            &[
-                ("host", "localhost:7420"),
-                ("authorization", "Basic secret"),
-            ],
+            &[("host", "localhost:7420"), ("authorization", "Basic secret")],
             Some(Code::Unauthorized),
         );
         check(&[("host", "evil.example"), token], Some(Code::ForeignHost));
         check(&[token], Some(Code::ForeignHost));
         check(
-            &[
-                ("host", "localhost:7420"),
-                token,
-                ("origin", "http://evil.example"),
-            ],
+            &[("host", "localhost:7420"), token, ("origin", "http://evil.example")],
             Some(Code::ForeignHost),
         );
-        check(
-            &[("host", "localhost:7420"), token, ("origin", "null")],
-            Some(Code::ForeignHost),
-        );
+        check(&[("host", "localhost:7420"), token, ("origin", "null")], Some(Code::ForeignHost));
     }
 }

@@ -13,10 +13,7 @@ use tintype_wire::rest::{Health, Host, List, Pool, Problem};
 #[utoipa::path(get, path = "/v1/hosts", tag = "hosts",
     responses((status = 200, body = List<Host>), (status = "default", body = Problem)))]
 pub(super) async fn list(State(app): State<Arc<App>>) -> Reply<Json<List<Host>>> {
-    Ok(Json(List {
-        items: vec![app.show_host().await],
-        next: None,
-    }))
+    Ok(Json(List { items: vec![app.show_host().await], next: None }))
 }
 
 /// Shows a host.
@@ -38,10 +35,7 @@ pub(super) async fn show(
 #[utoipa::path(get, path = "/v1/pools", tag = "pools",
     responses((status = 200, body = List<Pool>), (status = "default", body = Problem)))]
 pub(super) async fn pools(State(app): State<Arc<App>>) -> Reply<Json<List<Pool>>> {
-    Ok(Json(List {
-        items: vec![app.show_pool().await?],
-        next: None,
-    }))
+    Ok(Json(List { items: vec![app.show_pool().await?], next: None }))
 }
 
 /// Shows a pool.
@@ -63,8 +57,5 @@ pub(super) async fn pool(
 #[utoipa::path(get, path = "/health", tag = "health",
     responses((status = 200, body = Health), (status = "default", body = Problem)))]
 pub(super) async fn health() -> Json<Health> {
-    Json(Health {
-        status: "ok".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
+    Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
 }

@@ -24,14 +24,8 @@ pub(super) async fn remember(
     request: Request,
     next: Next,
 ) -> Response {
-    let key = request
-        .headers()
-        .get("idempotency-key")
-        .and_then(|key| key.to_str().ok());
-    let Some(key) = key
-        .filter(|_| request.method() == Method::POST)
-        .map(str::to_owned)
-    else {
+    let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
+    let Some(key) = key.filter(|_| request.method() == Method::POST).map(str::to_owned) else {
         return next.run(request).await;
     };
     match answer(&app, key, request, next).await {
@@ -50,12 +44,7 @@ async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<
     let body = to_bytes(body, BODY_MOST)
         .await
         .map_err(|_| Refusal::new(Code::BodyTooLarge).hint("1 MiB at most"))?;
-    let asked = format!(
-        "{} {}\n{}",
-        parts.method,
-        parts.uri,
-        String::from_utf8_lossy(&body)
-    );
+    let asked = format!("{} {}\n{}", parts.method, parts.uri, String::from_utf8_lossy(&body));
     let known = async { app.store().read().await?.remembered(&key).await };
     if let Some(known) = known.await.map_err(failed)? {
         if known.request != asked {
@@ -71,10 +60,7 @@ async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<
     let body = to_bytes(body, BODY_MOST)
         .await
         .map_err(|error| Refusal::new(Code::Internal).detail(error.to_string()))?;
-    let location = parts
-        .headers
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok());
+    let location = parts.headers.get(LOCATION).and_then(|value| value.to_str().ok());
     let known = Remembered {
         request: asked,
         status: parts.status.as_u16(),
@@ -108,8 +94,6 @@ fn failed(error: StoreError) -> Refusal {
 }
 
 fn now() -> Moment {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

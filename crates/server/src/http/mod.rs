@@ -34,23 +34,16 @@ pub fn router(app: Arc<App>, gate: Arc<Gate>) -> Router {
         .route("/v1/vms/{vm}/start", post(vm::start))
         .route("/v1/vms/{vm}/stop", post(vm::stop))
         .route("/v1/vms/{vm}/disks", get(vm::disks))
-        .route(
-            "/v1/vms/{vm}/console",
-            get(console::follow).post(console::type_in),
-        )
+        .route("/v1/vms/{vm}/console", get(console::follow).post(console::type_in))
         .route(
             "/v1/vms/{vm}/snapshots",
-            get(snapshot::list_of)
-                .post(snapshot::create)
-                .delete(snapshot::delete_all),
+            get(snapshot::list_of).post(snapshot::create).delete(snapshot::delete_all),
         )
         .route("/v1/vms/{vm}/tree", get(snapshot::tree))
         .route("/v1/snapshots", get(snapshot::list))
         .route(
             "/v1/snapshots/{id}",
-            get(snapshot::show)
-                .patch(snapshot::edit)
-                .delete(snapshot::delete),
+            get(snapshot::show).patch(snapshot::edit).delete(snapshot::delete),
         )
         .route("/v1/snapshots/{id}/revert", post(snapshot::revert))
         .route("/v1/operations", get(operation::list))

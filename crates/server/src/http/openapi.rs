@@ -37,9 +37,7 @@ impl Modify for Token {
 
 /// The document as text, as it is kept in `openapi/tintype.json`.
 pub fn openapi_json() -> String {
-    let mut text = Api::openapi()
-        .to_pretty_json()
-        .expect("the document is plain data");
+    let mut text = Api::openapi().to_pretty_json().expect("the document is plain data");
     text.push('\n');
     text
 }

@@ -47,10 +47,7 @@ pub(super) async fn show(
     Params(waiting): Params<Waiting>,
 ) -> Reply<Json<Operation>> {
     let patience = duration(waiting.wait.as_deref())?;
-    Ok(Json(
-        app.operation(id(&text, Code::UnknownOperation)?, patience)
-            .await?,
-    ))
+    Ok(Json(app.operation(id(&text, Code::UnknownOperation)?, patience).await?))
 }
 
 /// Takes back an operation that has not begun.
@@ -61,8 +58,5 @@ pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Path(text): Path<String>,
 ) -> Reply<Json<Operation>> {
-    Ok(Json(
-        app.cancel_operation(id(&text, Code::UnknownOperation)?)
-            .await?,
-    ))
+    Ok(Json(app.cancel_operation(id(&text, Code::UnknownOperation)?).await?))
 }

@@ -51,10 +51,7 @@ impl Filters {
             created_after: self.created_after.map(Moment),
             created_before: self.created_before.map(Moment),
         };
-        Ok(SnapshotQuery {
-            vm: self.vm,
-            filter,
-        })
+        Ok(SnapshotQuery { vm: self.vm, filter })
     }
 }
 
@@ -103,10 +100,7 @@ pub(super) async fn list_of(
     Params(filters): Params<Filters>,
 ) -> Reply<Json<List<Snapshot>>> {
     let page = page(filters.after.as_deref(), filters.limit)?;
-    let query = SnapshotQuery {
-        vm: Some(vm),
-        ..filters.query()?
-    };
+    let query = SnapshotQuery { vm: Some(vm), ..filters.query()? };
     Ok(Json(app.snapshots(query, page).await?))
 }
 
@@ -171,10 +165,7 @@ pub(super) async fn edit(
     Path(text): Path<String>,
     Body(edit): Body<EditSnapshot>,
 ) -> Reply<Json<Snapshot>> {
-    Ok(Json(
-        app.edit_snapshot(id(&text, Code::UnknownSnapshot)?, edit)
-            .await?,
-    ))
+    Ok(Json(app.edit_snapshot(id(&text, Code::UnknownSnapshot)?, edit).await?))
 }
 
 /// Deletes a snapshot, or what descends from it.
@@ -206,9 +197,7 @@ async fn remove(app: &Arc<App>, target: DeleteTarget, deleting: Deleting) -> Rep
     if deleting.dry_run {
         return Ok(Json(app.plan_delete(&target).await?).into_response());
     }
-    let waiting = Waiting {
-        wait: deleting.wait,
-    };
+    let waiting = Waiting { wait: deleting.wait };
     duration(waiting.wait.as_deref())?;
     let accepted = app.delete_snapshots(&target).await?;
     wait(app, accepted, &waiting).await
@@ -226,8 +215,6 @@ pub(super) async fn revert(
     Body(revert): Body<Revert>,
 ) -> Reply<Response> {
     duration(waiting.wait.as_deref())?;
-    let accepted = app
-        .revert(id(&text, Code::UnknownSnapshot)?, &revert)
-        .await?;
+    let accepted = app.revert(id(&text, Code::UnknownSnapshot)?, &revert).await?;
     wait(&app, accepted, &waiting).await
 }

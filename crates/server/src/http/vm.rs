@@ -34,9 +34,7 @@ pub(super) struct Waiting {
 /// Waits for an operation as long as the caller wants, and answers with it.
 pub(super) async fn wait(app: &App, accepted: Operation, waiting: &Waiting) -> Reply<Response> {
     let patience = duration(waiting.wait.as_deref())?;
-    Ok(operation(
-        app.operation(OperationId(accepted.id), patience).await?,
-    ))
+    Ok(operation(app.operation(OperationId(accepted.id), patience).await?))
 }
 
 /// Lists virtual machines.
@@ -46,10 +44,7 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Params(paging): Params<Paging>,
 ) -> Reply<Json<List<Vm>>> {
-    Ok(Json(
-        app.vms(page(paging.after.as_deref(), paging.limit)?)
-            .await?,
-    ))
+    Ok(Json(app.vms(page(paging.after.as_deref(), paging.limit)?).await?))
 }
 
 /// Creates a virtual machine.
@@ -82,10 +77,7 @@ pub(super) async fn disks(
     State(app): State<Arc<App>>,
     Path(vm): Path<String>,
 ) -> Reply<Json<List<Disk>>> {
-    Ok(Json(List {
-        items: app.vm(&vm).await?.disks,
-        next: None,
-    }))
+    Ok(Json(List { items: app.vm(&vm).await?.disks, next: None }))
 }
 
 /// Deletes a virtual machine with its snapshots.

@@ -1,0 +1,151 @@
+//! The house rules that a compiler does not know.
+
+use crate::{coverage, openapi};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tintype_model::refusal::Code;
+
+/// Longest file, tests apart, in lines.
+const FILE_MOST: usize = 600;
+/// Longest line, in characters.
+const LINE_MOST: usize = 100;
+
+/// Who may import whom: a crate and the crates of ours it may depend on.
+const WALLS: [(&str, &[&str]); 9] = [
+    ("model", &[]),
+    ("witness", &[]),
+    ("wire", &["model"]),
+    ("store", &["model"]),
+    ("drivers", &["model"]),
+    ("server", &["model", "store", "wire"]),
+    ("agent", &["model", "drivers", "wire"]),
+    ("cli", &["model", "agent", "drivers", "server", "store", "wire"]),
+    ("e2e", &["model", "store", "wire", "witness"]),
+];
+
+/// What the pure core must not touch.
+const IMPURE: [&str; 10] = [
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "SystemTime",
+    "Instant::now",
+    "new_v4",
+    "HashMap",
+    "HashSet",
+    "std::env",
+];
+
+pub(crate) fn tidy(root: &Path, write: bool) -> Result<()> {
+    let sources = sources(root)?;
+    let mut flaws = Vec::new();
+    if write {
+        openapi::write(root)?;
+        fs::write(root.join("docs/coverage.md"), coverage::document(root, &sources)?)?;
+    }
+    flaws.extend(openapi::flaw(root));
+    flaws.extend(stale_coverage(root, &sources)?);
+    flaws.extend(wall_flaws(root)?);
+    flaws.extend(error_page_flaws(root)?);
+    for source in &sources {
+        flaws.extend(source_flaws(root, source)?);
+    }
+    if flaws.is_empty() {
+        println!("tidy: {} files, no flaw", sources.len());
+        return Ok(());
+    }
+    for flaw in &flaws {
+        eprintln!("tidy: {flaw}");
+    }
+    bail!("{} flaws", flaws.len())
+}
+
+/// Every Rust file of ours.
+fn sources(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = ["crates", "guest", "xtask"].map(|name| root.join(name)).to_vec();
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn stale_coverage(root: &Path, sources: &[PathBuf]) -> Result<Option<String>> {
+    let kept = fs::read_to_string(root.join("docs/coverage.md")).unwrap_or_default();
+    let stale = kept != coverage::document(root, sources)?;
+    Ok(stale.then(|| "docs/coverage.md is not what the tests say: cargo xtask tidy --write".into()))
+}
+
+/// Crates that import what they must not: development dependencies are free.
+fn wall_flaws(root: &Path) -> Result<Vec<String>> {
+    let mut flaws = Vec::new();
+    for entry in fs::read_dir(root.join("crates"))? {
+        let folder = entry?.path();
+        let name = folder.file_name().and_then(|n| n.to_str()).context("a crate has a name")?;
+        let allowed = WALLS.iter().find(|(room, _)| *room == name);
+        let Some((_, allowed)) = allowed else {
+            flaws.push(format!("crates/{name} has no place in the table of walls"));
+            continue;
+        };
+        let manifest = fs::read_to_string(folder.join("Cargo.toml"))?;
+        let section = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+        let section = section.split("\n[").next().unwrap_or_default();
+        for line in section.lines() {
+            let Some(ours) = line.strip_prefix("tintype-") else {
+                continue;
+            };
+            let ours = ours.split(['.', ' ', '=']).next().unwrap_or_default();
+            if !allowed.contains(&ours) {
+                flaws.push(format!("crates/{name} imports {ours} through a wall"));
+            }
+        }
+    }
+    Ok(flaws)
+}
+
+/// Codes without a page, and pages without a code.
+fn error_page_flaws(root: &Path) -> Result<Vec<String>> {
+    let codes: BTreeSet<String> = Code::ALL.iter().map(|code| code.as_str().to_owned()).collect();
+    let mut pages = BTreeSet::new();
+    for entry in fs::read_dir(root.join("docs/errors"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        pages.extend(name.strip_suffix(".md").map(str::to_owned));
+    }
+    let missing = codes.difference(&pages).map(|code| format!("docs/errors/{code}.md is missing"));
+    let stray =
+        pages.difference(&codes).map(|page| format!("docs/errors/{page}.md is for no code"));
+    Ok(missing.chain(stray).collect())
+}
+
+fn source_flaws(root: &Path, source: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(source)?;
+    let name = source.strip_prefix(root)?.display().to_string();
+    let is_test = name.contains("/tests/");
+    let mut flaws = Vec::new();
+    let lines = text.lines().count();
+    if lines > FILE_MOST && !is_test {
+        flaws.push(format!("{name} has {lines} lines, {FILE_MOST} are the most"));
+    }
+    for (n, line) in text.lines().enumerate() {
+        if line.chars().count() > LINE_MOST {
+            flaws.push(format!("{name}:{} has more than {LINE_MOST} characters", n + 1));
+        }
+    }
+    if name.starts_with("crates/model/src") {
+        for word in IMPURE.iter().filter(|word| text.contains(**word)) {
+            flaws.push(format!("{name} touches {word}: the model is pure"));
+        }
+    }
+    Ok(flaws)
+}
