@@ -28,7 +28,8 @@ pub(crate) fn document(root: &Path, sources: &[PathBuf]) -> Result<String> {
         "# Which test proves which requirement\n\n\
          Made by `cargo xtask tidy --write` from the tests' doc comments; CI compares it. The\n\
          lines are those of the requirements checklist: A CloudCIX snapshots, B OpenStack\n\
-         snapshot images, C VMmanager snapshots, D CloudCIX backups, E CloudStack VM snapshots, R decisions.\n\n\
+         snapshot images, C VMmanager snapshots, D CloudCIX backups, E CloudStack VM\n\
+         snapshots, R decisions.\n\n\
          | line | proved by |\n|---|---|\n",
     );
     for (line, tests) in &proofs {

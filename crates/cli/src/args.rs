@@ -6,7 +6,8 @@ use crate::commands::operation::OperationVerb;
 use crate::commands::serve::Serve;
 use crate::commands::snapshot::SnapshotVerb;
 use crate::commands::vm::VmVerb;
-use clap::{Parser, Subcommand, ValueEnum};
+use crate::context::Output;
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 /// Every virtual machine has a timeline: snapshots with memory in milliseconds, a tree to revert,
@@ -34,15 +35,6 @@ pub(crate) struct Args {
     /// The token to show it
     #[arg(long, global = true, env = "TINTYPE_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
-}
-
-/// How to print answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people
-    Table,
-    /// For programs
-    Json,
 }
 
 #[derive(Debug, Subcommand)]

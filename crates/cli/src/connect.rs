@@ -1,19 +1,10 @@
 //! Finds the server: by option, environment, the user's configuration, or on this machine.
 
-use crate::args::Output;
 use crate::failure::Failure;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
 use tintype_wire::client::Client;
-
-/// What every verb works with.
-pub(crate) struct Context {
-    pub(crate) client: Client,
-    pub(crate) output: Output,
-    pub(crate) wait: bool,
-    pub(crate) yes: bool,
-}
 
 /// How to reach a server, as it leaves it in `client.toml`.
 #[derive(Debug, Default, Serialize, Deserialize)]

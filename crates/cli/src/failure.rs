@@ -1,6 +1,6 @@
 //! What goes wrong, as people and programs are told: a message and an exit code.
 
-use crate::args::Output;
+use crate::context::Output;
 use std::process::ExitCode;
 use tintype_wire::client::ClientError;
 use tintype_wire::rest::Problem;

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod connect;
+mod context;
 mod failure;
 mod output;
 mod size;
@@ -33,8 +34,8 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<(), Failure> {
     let Args { verb, output, wait, no_wait, yes, url, token } = args;
-    let context = || -> Result<connect::Context, Failure> {
-        Ok(connect::Context {
+    let context = || -> Result<context::Context, Failure> {
+        Ok(context::Context {
             client: connect::client(url.as_deref(), token.as_deref())?,
             output,
             wait: wait || !no_wait,

@@ -1,7 +1,6 @@
 //! Answers for people: tables, progress, questions.
 
-use crate::args::Output;
-use crate::connect::Context;
+use crate::context::{Context, Output};
 use crate::failure::Failure;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;

@@ -4,11 +4,14 @@
 
 pub mod diary;
 pub mod fake;
+pub mod firmware;
+pub mod guest_user;
 pub mod hypervisor;
 pub mod qemu;
 pub mod steps;
 pub mod volume;
 
 pub use diary::{Diary, Note};
+pub use guest_user::GuestUser;
 pub use hypervisor::Hypervisor;
 pub use volume::Volume;

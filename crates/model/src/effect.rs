@@ -4,10 +4,9 @@
 use crate::config::{Config, Role};
 use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{Format, LayerFile};
+pub use crate::outcome::{Facts, Outcome};
 use crate::reclaim::Reclaim;
-use crate::refusal::Refusal;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// One act on a host.
@@ -208,31 +207,4 @@ pub enum After {
     Stopped,
     /// Booted from its disks.
     Booted,
-}
-
-/// How an effect ended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It happened.
-    Done(Facts),
-    /// It did not; what was begun is undone, but for what the facts say.
-    Failed(Refusal, Facts),
-    /// Background work gave way, undone.
-    Yielded,
-}
-
-/// What an agent saw while it performed an effect.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Facts {
-    /// Whether the disks are written to the new layers.
-    pub switched: bool,
-    /// Whether the machine runs.
-    pub running: bool,
-    /// How long the guest stood still.
-    pub pause_ms: Option<u64>,
-    /// What the memory takes on disk.
-    pub memory_bytes: u64,
-    /// What files take on disk, by layer.
-    pub sizes: BTreeMap<LayerId, u64>,
 }

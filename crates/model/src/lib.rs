@@ -13,6 +13,7 @@ pub mod layer;
 pub mod moment;
 pub mod name;
 pub mod operation;
+pub mod outcome;
 pub mod reclaim;
 pub mod refusal;
 pub mod snapshot;

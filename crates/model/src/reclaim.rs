@@ -2,9 +2,9 @@
 //! snapshot: which layers may be removed, merged or folded, and what is recorded afterwards.
 
 use crate::change::{Change, SnapshotChange};
-use crate::effect::Facts;
 use crate::id::{DiskId, LayerId};
 use crate::layer::{Format, Layer, LayerFile};
+use crate::outcome::Facts;
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

@@ -1,7 +1,7 @@
 //! `tintype disk`
 
 use super::vm::address;
-use crate::connect::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{print, table};
 use crate::size;

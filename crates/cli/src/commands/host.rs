@@ -1,7 +1,7 @@
 //! `tintype host` and `tintype pool`
 
 use super::escape;
-use crate::connect::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{card, print, table};
 use crate::size;

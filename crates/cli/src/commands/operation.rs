@@ -1,6 +1,6 @@
 //! `tintype operation`
 
-use crate::connect::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{card, follow, print, table};
 use clap::Subcommand;

@@ -3,7 +3,7 @@
 use super::escape;
 use super::tree::draw;
 use super::vm::address;
-use crate::connect::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{card, confirm, follow, print, table};
 use crate::size;
@@ -146,7 +146,7 @@ async fn create(context: &Context, vm: &str, new: NewSnapshot) -> Result<(), Fai
     let id = operation.snapshot;
     let ended = follow(context, operation, |_| format!("took a snapshot of {vm}")).await?;
     if let Some(id) =
-        id.filter(|_| ended.has_ended() && context.output == crate::args::Output::Table)
+        id.filter(|_| ended.has_ended() && context.output == crate::context::Output::Table)
     {
         let snapshot: Snapshot = context.client.get(&format!("/v1/snapshots/{id}")).await?;
         crate::output::line(&show(&snapshot));

@@ -1,7 +1,7 @@
 //! `tintype vm`
 
 use super::escape;
-use crate::connect::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{card, confirm, follow, print, table};
 use crate::size;

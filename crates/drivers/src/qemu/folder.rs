@@ -1,6 +1,6 @@
 //! The folder of a machine: layers, memory files, boot files, and a folder for each instance.
 
-use super::process::User;
+use crate::guest_user::GuestUser;
 use crate::steps;
 use std::fs;
 use std::io;
@@ -12,12 +12,12 @@ use tintype_model::SnapshotId;
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
-    user: Option<User>,
+    user: Option<GuestUser>,
 }
 
 impl Folder {
     /// The folder at `path`, whose files belong to `user`.
-    pub fn new(path: PathBuf, user: Option<User>) -> Self {
+    pub fn new(path: PathBuf, user: Option<GuestUser>) -> Self {
         Self { path, user }
     }
 
@@ -27,7 +27,7 @@ impl Folder {
     }
 
     /// Who guests run as.
-    pub fn user(&self) -> Option<User> {
+    pub fn user(&self) -> Option<GuestUser> {
         self.user
     }
 

@@ -1,28 +1,17 @@
 //! The command line of a QEMU.
 
 use super::folder::Folder;
-use super::process::User;
+use crate::firmware::firmware;
+use crate::guest_user::GuestUser;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use tintype_model::LayerId;
 use tintype_model::capability::Capabilities;
 use tintype_model::config::{Accel, Firmware, Network, Role};
 use tintype_model::effect::{DiskChain, Launch};
 use tintype_model::layer::{Format, LayerFile};
-
-/// Where distributions put the UEFI firmware, code and empty variable store.
-const FIRMWARE: [(&str, &str); 2] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-];
-
-/// The UEFI firmware of this host: code and empty variable store.
-pub(super) fn firmware() -> Option<(&'static str, &'static str)> {
-    FIRMWARE.into_iter().find(|(code, vars)| Path::new(code).exists() && Path::new(vars).exists())
-}
 
 /// How a guest begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,9 +105,10 @@ pub(super) fn command(
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
-    let user = folder
-        .user()
-        .map(|user| User { gid: kvm_group(config.platform.accel).unwrap_or(user.gid), ..user });
+    let user = folder.user().map(|user| GuestUser {
+        gid: kvm_group(config.platform.accel).unwrap_or(user.gid),
+        ..user
+    });
     detach(&mut command, File::open(folder.path())?, user, taps);
     Ok(command)
 }
@@ -132,7 +122,12 @@ fn kvm_group(accel: Accel) -> Option<u32> {
 
 /// Makes the process one that outlives us: a session of its own, the machine's folder to work in
 /// (entered before privileges are dropped: what is above it may be closed to the user), the taps.
-pub(super) fn detach(command: &mut Command, folder: File, user: Option<User>, taps: Vec<File>) {
+pub(super) fn detach(
+    command: &mut Command,
+    folder: File,
+    user: Option<GuestUser>,
+    taps: Vec<File>,
+) {
     use rustix::process::{Gid, Uid, fchdir, setsid};
     use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
     // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; the

@@ -22,12 +22,12 @@ mod watchdog;
 pub use folder::Folder;
 pub use instance::Instance;
 pub use probe::{ProbeError, probe};
-pub use process::User as GuestUser;
 pub use qmp::{Qmp, QmpError};
 pub use watchdog::{Watch, run as run_watchdog};
 
 use self::process::Process;
 use crate::diary::{Diary, Note};
+use crate::guest_user::GuestUser;
 use crate::hypervisor::Hypervisor;
 use crate::volume::qcow2::Qcow2;
 use std::collections::BTreeMap;
@@ -41,16 +41,11 @@ use tintype_model::refusal::{Code, Refusal};
 use tintype_model::vm::VmState;
 use tintype_model::{SnapshotId, VmId};
 
-/// The UEFI firmware of this host: code and empty variable store.
-pub fn firmware_files() -> Option<(&'static str, &'static str)> {
-    launch::firmware()
-}
-
 /// QEMU on this host.
 pub struct Qemu {
     root: PathBuf,
     capabilities: Capabilities,
-    user: Option<process::User>,
+    user: Option<GuestUser>,
     volume: Qcow2,
     watch: Arc<Watch>,
     live: Mutex<BTreeMap<VmId, Arc<Instance>>>,
@@ -61,7 +56,7 @@ pub struct Qemu {
 impl Qemu {
     /// Drives the machines whose folders lie in `root`; finds the processes that run already.
     pub fn new(root: PathBuf, capabilities: Capabilities, watch: Arc<Watch>) -> Self {
-        let user = process::User::for_guests();
+        let user = GuestUser::for_guests();
         let volume = Qcow2::new(root.clone(), user);
         let qemu = Self {
             root,

@@ -1,9 +1,10 @@
 //! What a QEMU can do, found out once by asking a scratch one.
 
 use super::commands::{Capability, MigrateSetCapabilities, QueryMachines, QueryVersion, Quit};
-use super::launch::{self, firmware};
-use super::process::User;
+use super::launch;
 use super::qmp::{Qmp, QmpError};
+use crate::firmware::firmware;
+use crate::guest_user::GuestUser;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -57,7 +58,7 @@ pub fn probe(scratch: &Path, accel: Option<Accel>) -> Result<Capabilities, Probe
 
 fn start(folder: &Path) -> std::io::Result<Child> {
     fs::create_dir_all(folder)?;
-    let user = User::for_guests();
+    let user = GuestUser::for_guests();
     if let Some(user) = user {
         user.allow_userfaultfd();
         user.own(folder)?;

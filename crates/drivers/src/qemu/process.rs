@@ -4,7 +4,6 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -96,53 +95,4 @@ fn stat(pid: i32) -> Option<Stat> {
         threads: fields.get(17)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
-}
-
-/// Who guests run as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct User {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-}
-
-/// The user made for guests; `nobody` where set-up did not make it.
-const NAMES: [&str; 2] = ["tintype-qemu", "nobody"];
-
-impl User {
-    /// The unprivileged user that guests run as when we are root; `None` when we are not.
-    pub fn for_guests() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        let users = fs::read_to_string("/etc/passwd").ok()?;
-        NAMES.iter().find_map(|name| {
-            let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
-            let mut fields = line.split(':').skip(2);
-            let uid = fields.next()?.parse().ok()?;
-            let gid = fields.next()?.parse().ok()?;
-            Some(Self { uid, gid })
-        })
-    }
-
-    /// Lets guests be snapshotted while they run: QEMU needs userfaultfd for it, which the kernel
-    /// gives to root or to whoever may open this device.
-    pub fn allow_userfaultfd(self) {
-        use std::os::unix::fs::{PermissionsExt, chown};
-        let device = "/dev/userfaultfd";
-        let granted = chown(device, None, Some(self.gid))
-            .and_then(|()| fs::set_permissions(device, fs::Permissions::from_mode(0o660)));
-        if let Err(error) = granted {
-            tracing::warn!(%error, "cannot let guests use {device}");
-        }
-    }
-
-    /// Gives a file or folder to the user.
-    ///
-    /// # Errors
-    /// When it is not there or not ours to give.
-    pub fn own(self, path: &Path) -> std::io::Result<()> {
-        std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
-    }
 }

@@ -1,7 +1,8 @@
 //! Layers as qcow2 files in a folder of the machine, worked on with qemu-img.
 
 use super::{Volume, VolumeError};
-use crate::qemu::GuestUser;
+use crate::firmware::firmware;
+use crate::guest_user::GuestUser;
 use crate::steps;
 use rustix::fs::{SeekFrom, seek};
 use std::fs::{self, File, OpenOptions};
@@ -126,7 +127,7 @@ impl Volume for Qcow2 {
                     .map_err(|e| failure("copying", from, e))?;
             }
             Source::FirmwareTemplate => {
-                let Some((_, vars)) = crate::qemu::firmware_files() else {
+                let Some((_, vars)) = firmware() else {
                     return Err(VolumeError::Tool("no UEFI firmware is installed".to_owned()));
                 };
                 let name = disk.layer.name();
