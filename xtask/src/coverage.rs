@@ -18,7 +18,8 @@ pub(crate) fn document(root: &Path, sources: &[PathBuf]) -> Result<String> {
     for source in sources {
         let text = fs::read_to_string(source)?;
         let file = source.strip_prefix(root)?.display().to_string();
-        for (test, lines) in tests(&text) {
+        let contract = file.contains("/tests/") && text.contains("contract! {");
+        for (test, lines) in tests(&text, contract) {
             for line in lines {
                 proofs.entry(line).or_default().insert(format!("`{file}` {test}"));
             }
@@ -45,18 +46,19 @@ pub(crate) fn document(root: &Path, sources: &[PathBuf]) -> Result<String> {
     Ok(out)
 }
 
-/// Every test with the requirement lines that its doc comment names.
-fn tests(text: &str) -> Vec<(String, BTreeSet<Line>)> {
+/// Every test with the requirement lines that its doc comment names. In a contract suite every
+/// function with a doc comment is a case.
+fn tests(text: &str, contract: bool) -> Vec<(String, BTreeSet<Line>)> {
     let mut found = Vec::new();
     let mut lines = BTreeSet::new();
-    let mut is_test = text.contains("contract! {");
-    let contract = is_test;
+    let mut is_test = contract;
     for line in text.lines().map(str::trim) {
+        let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
         if let Some(comment) = line.strip_prefix("///") {
             lines.extend(named(comment));
-        } else if line == "#[test]" {
+        } else if line == "#[test]" || line == "#[tokio::test]" {
             is_test = true;
-        } else if let Some(rest) = line.strip_prefix("fn ") {
+        } else if let Some(rest) = function {
             let name = rest.split(['(', '<']).next().unwrap_or_default();
             if is_test && !lines.is_empty() {
                 found.push((name.to_owned(), lines.clone()));
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn lines_are_found_in_doc_comments_of_tests() {
         let text = "/// C25, R3: a rule.\n#[test]\nfn holds() {}\n/// E1\nfn helper() {}\n";
-        let found = tests(text);
+        let found = tests(text, false);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].0, "holds");
         assert_eq!(found[0].1.iter().copied().collect::<Vec<_>>(), [('C', 25), ('R', 3)]);

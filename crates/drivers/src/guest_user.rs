@@ -27,7 +27,7 @@ impl GuestUser {
             let mut fields = line.split(':').skip(2);
             let uid = fields.next()?.parse().ok()?;
             let gid = fields.next()?.parse().ok()?;
-            Some(Self { uid, gid })
+            Some(Self { uid, gid }).filter(|user| is_mapped(user.uid))
         })
     }
 
@@ -50,4 +50,15 @@ impl GuestUser {
     pub fn own(self, path: &Path) -> std::io::Result<()> {
         std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
     }
+}
+
+/// Whether there is such a user here: in a user namespace there may be none but root.
+fn is_mapped(uid: u32) -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().filter_map(|n| n.parse::<u64>().ok());
+        let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
+        let range = first.zip(count).map(|(first, count)| first..first + count);
+        range.is_some_and(|range| range.contains(&u64::from(uid)))
+    })
 }

@@ -57,7 +57,16 @@ impl TestVm {
     /// # Errors
     /// When it is refused or fails; so for all of these.
     pub fn create(world: &World, name: &str, memory_mib: u64) -> Result<Self> {
-        world.post("/v1/vms", &new_vm(name, memory_mib, 2)?)?;
+        Self::from(world, &new_vm(name, memory_mib, 2)?)
+    }
+
+    /// Creates a machine as wanted, off.
+    ///
+    /// # Errors
+    /// As for [`TestVm::create`].
+    pub fn from(world: &World, new: &NewVm) -> Result<Self> {
+        let name = &new.name;
+        world.post("/v1/vms", new)?;
         let vm: Vm = world.get(&format!("/v1/vms/{name}"))?;
         let folder = world.pool().join(vm.id.to_string()).canonicalize()?;
         let console = vm.console.strip_prefix("unix:").context("a console is a socket")?;

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use std::time::{Duration, Instant};
-use tintype_e2e::{Pool, TestVm, World};
-use tintype_wire::rest::{DeletePlan, EditSnapshot, Revert, Snapshot};
+use tintype_e2e::{Pool, TestVm, World, new_vm};
+use tintype_wire::rest::{DeletePlan, EditSnapshot, NewVm, Revert, Snapshot};
 
 /// A8, A11, A12, C33, C34, C36, E4, E15, E33, E34, E35: a tree grows, is drawn, pruned, and leaves
 /// nothing behind.
@@ -143,5 +143,32 @@ fn a_guest_is_shut_down_by_its_power_button() -> Result<()> {
     assert!(world.get::<tintype_wire::rest::Vm>(&format!("/v1/vms/{vm_id}")).is_err());
     assert!(!vm.folder().exists());
     assert!(vm.processes().is_empty());
+    Ok(())
+}
+
+/// E2: the UEFI variable store belongs to every snapshot, like a disk, though it is not shown as
+/// one.
+#[test]
+fn firmware_variables_belong_to_the_snapshot() -> Result<()> {
+    let world = World::start()?;
+    let uefi = NewVm { firmware: Some("uefi".into()), ..new_vm("web", 256, 1)? };
+    let vm = TestVm::from(&world, &uefi)?;
+    vm.start(&world)?;
+    assert_eq!(vm.show(&world)?.disks.len(), 1);
+    assert_eq!(Pool::assert_agrees(&world, &vm)?.files.len(), 2, "a disk and the variables");
+    vm.guest.set_nonce(1)?;
+    let one = vm.snapshot(&world, "one", "disk-and-memory")?;
+    assert_eq!(one.config.firmware, "uefi");
+    assert_eq!(Pool::assert_agrees(&world, &vm)?.files.len(), 5, "two layers each, and memory");
+    vm.guest.set_nonce(2)?;
+    vm.revert(&world, &one)?;
+    assert_eq!(vm.guest.nonce()?, 1);
+    let two = vm.snapshot(&world, "two", "disk")?;
+    let start = Revert { power: Some("start".into()) };
+    world.post(&format!("/v1/snapshots/{}/revert", two.id), &start)?;
+    vm.wait_until_up()?;
+    assert_eq!(vm.guest.nonce()?, 0, "it booted through its firmware again");
+    world.delete(&vm.path("/snapshots"))?;
+    assert_eq!(Pool::assert_agrees(&world, &vm)?.files.len(), 2);
     Ok(())
 }
