@@ -83,8 +83,9 @@ impl Journals {
             journal.write(&Line::Begun(Box::new(effect.clone())), true)?;
             sync_folder(&self.folder)?;
         } else {
-            // A line that a crash cut short must not run into the next.
-            journal.file.write_all(b"\n")?;
+            // A line that a crash cut short must not run into the next. If the disk is full the
+            // effect is recovered all the same.
+            let _ = journal.file.write_all(b"\n");
         }
         Ok(journal)
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,7 +125,8 @@ fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
         (data.join("pools"), 0o711),
         (pool.to_owned(), 0o711),
     ] {
-        fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        fs::create_dir_all(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }
@@ -151,7 +152,7 @@ impl Shared {
         progress: Arc<Mutex<Progress>>,
         give_way: &AtomicBool,
     ) -> io::Result<Outcome> {
-        let known = self.journals.known(id)?;
+        let known = self.known(id);
         if let Known::Ended(outcome) = known {
             return Ok(outcome);
         }
@@ -165,8 +166,22 @@ impl Shared {
                 perform::perform(&self.qemu, effect, &mut journal, give_way)
             }
         };
-        journal.end(&outcome)?;
+        // What has happened has happened: without this line it is looked at once more.
+        if let Err(error) = journal.end(&outcome) {
+            tracing::error!(%id, %error, "the end of an effect could not be noted");
+        }
         Ok(outcome)
+    }
+
+    /// What the journal knows; nothing may be decided before it can be read.
+    fn known(&self, id: EffectId) -> Known {
+        loop {
+            match self.journals.known(id) {
+                Ok(known) => return known,
+                Err(error) => tracing::error!(%id, %error, "the host journal cannot be read"),
+            }
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
     }
 
     fn reserve(&self, id: EffectId, effect: &Effect) {
@@ -194,10 +209,15 @@ impl Agent for LocalAgent {
         self.shared.reserve(id, &effect);
         let shared = Arc::clone(&self.shared);
         let work = move || shared.perform(id, &effect, &give_way);
-        let outcome = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-            let reason = Refusal::new(Code::Internal).detail(error.to_string());
-            Outcome::Failed(reason, Facts::default())
-        });
+        let again = work.clone();
+        let outcome = match tokio::task::spawn_blocking(work).await {
+            Ok(outcome) => outcome,
+            // A bug in the middle of an effect: what was begun is recovered by its journal.
+            Err(_) => tokio::task::spawn_blocking(again).await.unwrap_or_else(|error| {
+                let reason = Refusal::new(Code::Internal).detail(error.to_string());
+                Outcome::Failed(reason, Facts::default())
+            }),
+        };
         self.shared.reserved.lock().expect("no holder panics").remove(&id);
         self.shared.yielding.lock().expect("no holder panics").remove(&vm);
         if starts {

@@ -40,7 +40,8 @@ pub(crate) fn recover(
 ) -> Outcome {
     match effect {
         Effect::TakeSnapshot(take) if !take.running => take_snapshot(qemu, take, diary),
-        Effect::CreateVm(_) | Effect::Reclaim { .. } => perform(qemu, effect, diary, give_way),
+        Effect::CreateVm(_) => perform(qemu, effect, diary, give_way),
+        Effect::Reclaim { vm, work } => qemu.reclaim(*vm, work, give_way),
         Effect::StartVm(_)
         | Effect::StopVm(_)
         | Effect::DeleteVm { .. }
@@ -84,6 +85,11 @@ fn take_snapshot(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> Out
     }
     if take.running {
         return qemu.take(take, diary);
+    }
+    for disk in &take.disks {
+        if let Err(error) = qemu.volume().sync(take.vm, disk.active) {
+            return storage_failed(&error, false);
+        }
     }
     let mut facts = Facts { switched: true, ..Facts::default() };
     for disk in &take.disks {

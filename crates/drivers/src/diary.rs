@@ -15,7 +15,10 @@ pub enum Note {
     /// The disks are written to the new layers.
     Switched,
     /// The memory of that instant is protected: what is saved from here on is of that instant.
-    Armed,
+    Armed {
+        /// How long the guest had been held then.
+        held_ms: u64,
+    },
     /// The guest runs again.
     Resumed {
         /// How long it stood still.

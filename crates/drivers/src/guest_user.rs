@@ -43,6 +43,17 @@ impl GuestUser {
         }
     }
 
+    /// Drops every privilege of this process for the user's. To be called between fork and exec,
+    /// where there is one thread: what is set for the thread is set for the process.
+    pub(crate) fn become_it(self) -> std::io::Result<()> {
+        use rustix::process::{Gid, Uid};
+        use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+        set_thread_groups(&[])?;
+        set_thread_gid(Gid::from_raw(self.gid))?;
+        set_thread_uid(Uid::from_raw(self.uid))?;
+        Ok(())
+    }
+
     /// Gives a file or folder to the user.
     ///
     /// # Errors

@@ -154,7 +154,7 @@ fn work_on_layers_may_be_repeated(bench: &Bench<impl Host>) {
     let calm = std::sync::atomic::AtomicBool::new(false);
     loop {
         let timeline = bench.timeline(vm);
-        let work = tintype_model::reclaim::next(&timeline, &mut uuid::Uuid::new_v4);
+        let work = tintype_model::reclaim::next(&timeline);
         let Some(work) = work else { break };
         done(bench.host.hypervisor().reclaim(vm, &work, &calm));
         let facts = done(bench.host.hypervisor().reclaim(vm, &work, &calm));

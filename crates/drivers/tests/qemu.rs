@@ -5,8 +5,8 @@ mod bench;
 use bench::qemu::QemuHost;
 use bench::{Bench, Host, done};
 use std::fs;
-use tintype_drivers::qemu::commands::QueryVmGenerationId;
 use tintype_drivers::GuestUser;
+use tintype_drivers::qemu::commands::QueryVmGenerationId;
 use tintype_model::operation::Power;
 use tintype_model::snapshot::Kind;
 

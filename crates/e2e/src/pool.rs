@@ -45,7 +45,7 @@ impl Pool {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             let timeline = timeline(world, vm)?;
-            let work = reclaim::next(&timeline, &mut uuid::Uuid::new_v4);
+            let work = reclaim::next(&timeline);
             if work.is_none() && timeline.vm.reclaim.is_none() && timeline.vm.operation.is_none() {
                 return Self::of(vm);
             }

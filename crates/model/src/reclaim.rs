@@ -3,7 +3,7 @@
 
 use crate::change::{Change, SnapshotChange};
 use crate::id::{DiskId, LayerId};
-use crate::layer::{Format, Layer, LayerFile};
+use crate::layer::{DEPTH_MOST, Format, Layer, LayerFile};
 use crate::outcome::Facts;
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
@@ -48,13 +48,13 @@ pub enum Reclaim {
 }
 
 /// The next piece of work on this timeline, if there is any.
-pub fn next(timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Option<Reclaim> {
-    unneeded(timeline).or_else(|| fold(timeline, fresh))
+pub fn next(timeline: &Timeline) -> Option<Reclaim> {
+    unneeded(timeline).or_else(|| fold(timeline))
 }
 
 /// Whether the disks have so many layers that folding comes before another snapshot.
 pub fn must_fold_first(timeline: &Timeline) -> bool {
-    timeline.depth() >= crate::layer::DEPTH_MOST
+    timeline.depth() >= DEPTH_MOST
 }
 
 fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
@@ -78,22 +78,30 @@ fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
     None
 }
 
-fn fold(timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Option<Reclaim> {
+fn fold(timeline: &Timeline) -> Option<Reclaim> {
     for &active in timeline.active.values() {
         let chain = timeline.chain(*timeline.layers.get(&active)?.parent.as_ref()?);
         let ranks: Vec<u32> = chain.iter().map(|file| timeline.layers[&file.id].rank).collect();
         let Some((length, rank)) = run_to_fold(&ranks) else {
             continue;
         };
+        let base = chain[length];
         return Some(Reclaim::Fold {
-            base: chain[length],
+            base,
             above: timeline.children(chain[0].id).map(Layer::file).collect(),
+            fresh: LayerFile { id: folded_id(chain[0].id, base.id), format: Format::Qcow2 },
             chain,
-            fresh: LayerFile { id: LayerId(fresh()), format: Format::Qcow2 },
             rank,
         });
     }
     None
+}
+
+/// The id of what a layer folded down to `base` becomes: the same whenever it is planned again, so
+/// that a fold that failed half-way is taken up where it was. The layer goes when the fold is done,
+/// so that no other fold gets this id; both are random, so that nothing else has it.
+fn folded_id(top: LayerId, base: LayerId) -> LayerId {
+    LayerId(Uuid::from_u128(top.0.as_u128() ^ base.0.as_u128().rotate_left(1)))
 }
 
 /// How many of the topmost frozen layers to fold, and the rank of the result. The lowest layer is
@@ -101,6 +109,9 @@ fn fold(timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Option<Reclaim
 fn run_to_fold(ranks: &[u32]) -> Option<(usize, u32)> {
     let foldable = &ranks[..ranks.len().saturating_sub(1)];
     let highest = foldable.iter().copied().max()?;
+    if foldable.len() + 2 >= DEPTH_MOST {
+        return Some((foldable.len(), highest + 1));
+    }
     (0..=highest).find_map(|rank| {
         let run = foldable.iter().take_while(|&&r| r <= rank).count();
         let of_rank = foldable[..run].iter().filter(|&&r| r == rank).count();

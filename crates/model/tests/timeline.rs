@@ -171,7 +171,7 @@ impl Machine {
         let mut ids = self.ids;
         let mut fresh = || {
             ids += 1;
-            Uuid::from_u128(ids)
+            Uuid::from_u128(ids.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
         };
         let scene = Scene { timeline: &self.timeline, at: Moment(0), fresh: &mut fresh };
         let step = step(operation, scene, event);
@@ -188,14 +188,7 @@ impl Machine {
 
     /// Does one piece of background work; says whether there was one.
     fn reclaim(&mut self) -> bool {
-        let mut ids = self.ids;
-        let mut fresh = || {
-            ids += 1;
-            Uuid::from_u128(ids)
-        };
-        let work = reclaim::next(&self.timeline, &mut fresh);
-        self.ids = ids;
-        let Some(work) = work else { return false };
+        let Some(work) = reclaim::next(&self.timeline) else { return false };
         match &work {
             Reclaim::Remove { .. } => {}
             Reclaim::Merge { child, into, .. } => {

@@ -87,6 +87,8 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
     if args.kill_at.is_some() || args.trace_steps.is_some() {
         steps::set_plan(steps::Plan { kill_at: args.kill_at, trace: args.trace_steps });
     }
+    // What is kept is nobody else's business; guests are given what is theirs.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let data = args.data.or(config.data).unwrap_or_else(default_data);
     fs::create_dir_all(&data).map_err(|error| cannot_use(&data, &error))?;
     let _lock = lock(&data)?;

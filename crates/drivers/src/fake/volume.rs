@@ -105,6 +105,10 @@ impl Volume for Fake {
         Ok(())
     }
 
+    fn sync(&self, _vm: VmId, _layer: LayerFile) -> Result<(), VolumeError> {
+        Ok(self.world().step("sync")?)
+    }
+
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool {
         self.world().machines.get(&vm).is_some_and(|m| m.layers.contains_key(&layer.id))
     }

@@ -66,6 +66,8 @@ commands! {
     Transaction "transaction" -> Nothing { actions: Vec<Value> }
     /// Ends a ready job for good.
     BlockJobComplete "block-job-complete" -> Nothing { device: String }
+    /// Lets a job end that has done all but its last step.
+    JobFinalize "job-finalize" -> Nothing { id: String }
     /// Gives a job up.
     BlockJobCancel "block-job-cancel" -> Nothing { device: String, force: bool }
     /// Rewrites the name of the backing file in an image.
@@ -116,6 +118,8 @@ pub struct BlockCommit {
     /// active one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backing_file: Option<String>,
+    /// Whether it ends by itself; otherwise it waits for [`JobFinalize`].
+    pub auto_finalize: bool,
 }
 
 impl Command for BlockCommit {
@@ -193,6 +197,8 @@ pub struct BlockJob {
     pub len: u64,
     /// Whether it waits for [`BlockJobComplete`].
     pub ready: bool,
+    /// Such as `running`, or `pending` when it waits for [`JobFinalize`].
+    pub status: String,
 }
 
 /// One of [`QueryBlock`].

@@ -51,10 +51,28 @@ impl Folder {
         self.path.join("run").join(number.to_string())
     }
 
+    /// Our own notes on a machine's instances, which a guest's process has no way to: who is killed
+    /// goes by them.
+    fn notes(&self) -> PathBuf {
+        let machine = self.path.file_name().unwrap_or_default();
+        self.path.with_file_name(".instances").join(machine)
+    }
+
+    /// The file that says which process an instance is.
+    pub fn record(&self, number: u32) -> PathBuf {
+        self.notes().join(format!("{number}.json"))
+    }
+
+    /// The file that holds what the process of an instance says.
+    pub fn log(&self, number: u32) -> PathBuf {
+        self.notes().join(format!("{number}.log"))
+    }
+
     /// Makes a folder for the next instance.
     pub fn new_instance(&self) -> io::Result<u32> {
         let run = self.path.join("run");
         fs::create_dir_all(&run)?;
+        fs::create_dir_all(self.notes())?;
         let number = self.numbers().into_iter().max().unwrap_or(0) + 1;
         let folder = self.instance(number);
         steps::around("file make instance folder", || fs::create_dir(&folder))?;
@@ -94,6 +112,8 @@ impl Folder {
         }
         for number in self.numbers().into_iter().filter(|&number| Some(number) != keep) {
             let _ = fs::remove_dir_all(self.instance(number));
+            let _ = fs::remove_file(self.record(number));
+            let _ = fs::remove_file(self.log(number));
         }
     }
 
@@ -109,6 +129,7 @@ impl Folder {
 
     /// Removes the folder with all that is in it; it may be gone already.
     pub fn remove(&self) -> io::Result<()> {
+        let _ = fs::remove_dir_all(self.notes());
         match steps::around("file remove machine", || fs::remove_dir_all(&self.path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,

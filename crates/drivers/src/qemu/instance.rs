@@ -36,6 +36,9 @@ pub enum InstanceError {
     /// It is held, and would not answer.
     #[error("the process is held")]
     Held,
+    /// It is there and does not answer.
+    #[error("the guest's process does not answer")]
+    Mute,
 }
 
 /// One QEMU process.
@@ -62,10 +65,12 @@ impl Instance {
         drop(command);
         let process = Process::find(child.id()).ok_or(InstanceError::Absent)?;
         thread::spawn(move || child.wait());
-        let file = folder.instance(number).join("process.json");
         let text = serde_json::to_vec(&process).map_err(std::io::Error::other)?;
-        steps::around("file write process", || fs::write(file, text))?;
-        let connected = Self::connect(folder, number, process);
+        let written =
+            steps::around("file write process", || fs::write(folder.record(number), text));
+        let connected = written
+            .map_err(InstanceError::from)
+            .and_then(|()| Self::connect(folder, number, process));
         if connected.is_err() {
             process.kill();
         }
@@ -88,7 +93,7 @@ impl Instance {
     /// The process that was recorded for an instance, alive or not. One that was started and not
     /// recorded yet is found by the folder it works in and its sockets.
     pub(super) fn recorded(folder: &Folder, number: u32) -> Option<Process> {
-        let text = fs::read(folder.instance(number).join("process.json")).ok();
+        let text = fs::read(folder.record(number)).ok();
         let recorded = text.and_then(|text| serde_json::from_slice(&text).ok());
         recorded.or_else(|| find_by_socket(number, folder))
     }
@@ -200,7 +205,7 @@ fn file_name(told: &str) -> String {
 }
 
 fn last_words(folder: &Folder, number: u32) -> Option<String> {
-    let log = fs::read_to_string(folder.instance(number).join("qemu.log")).ok()?;
+    let log = fs::read_to_string(folder.log(number)).ok()?;
     log.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 

@@ -96,7 +96,7 @@ pub(super) fn command(
         Begin::Held => args.0.push("-S".to_owned()),
         Begin::Load => args.add("-incoming", "defer"),
     }
-    let log = File::create(folder.instance(number).join("qemu.log"))?;
+    let log = File::create(folder.log(number))?;
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(args.0)
@@ -128,10 +128,8 @@ pub(super) fn detach(
     user: Option<GuestUser>,
     taps: Vec<File>,
 ) {
-    use rustix::process::{Gid, Uid, fchdir, setsid};
-    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
-    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe; the
-    // child has one thread, so what is set for the thread is set for the process.
+    use rustix::process::{fchdir, setsid};
+    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
@@ -140,9 +138,7 @@ pub(super) fn detach(
                 rustix::io::fcntl_setfd(tap, rustix::io::FdFlags::empty())?;
             }
             if let Some(user) = user {
-                set_thread_groups(&[])?;
-                set_thread_gid(Gid::from_raw(user.gid))?;
-                set_thread_uid(Uid::from_raw(user.uid))?;
+                user.become_it()?;
             }
             Ok(())
         });

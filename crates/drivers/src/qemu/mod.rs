@@ -84,8 +84,21 @@ impl Qemu {
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
     }
 
-    /// The process that is the machine now, if it is there.
+    /// The process that is the machine now, if it is there and answers. One that did not answer
+    /// before is tried again.
     pub fn instance(&self, vm: VmId) -> Option<Arc<Instance>> {
+        if let Some(known) = self.known(vm) {
+            return Some(known);
+        }
+        let folder = self.folder(vm);
+        let number = folder.current()?;
+        let instance = Arc::new(Instance::adopt(&folder, number).ok()?);
+        self.set_live(vm, Arc::clone(&instance));
+        Some(instance)
+    }
+
+    /// The process that we are connected to; how it ended, if it has, is kept.
+    fn known(&self, vm: VmId) -> Option<Arc<Instance>> {
         let mut live = self.live.lock().expect("no holder panics");
         let instance = live.get(&vm)?;
         if instance.is_alive() {
@@ -108,15 +121,34 @@ impl Qemu {
         known.or_else(|| Instance::adopt(&self.folder(vm), number).ok().map(Arc::new))
     }
 
-    /// The state of a machine whose process was not adopted: one that is held does not answer.
+    /// The state of a machine whose process does not answer: there, so not off.
     fn state_unadopted(&self, vm: VmId) -> VmState {
         let folder = self.folder(vm);
         let process = folder.current().and_then(|number| Instance::recorded(&folder, number));
-        if process.is_some_and(Process::is_held) {
+        if process.is_some_and(Process::is_alive) {
             return VmState::Paused;
         }
         let ended = self.ended.lock().expect("no holder panics");
         ended.get(&vm).copied().unwrap_or(VmState::Stopped)
+    }
+
+    /// Forgets a machine's process, which was ended as somebody wanted.
+    fn forget(&self, vm: VmId) {
+        self.live.lock().expect("no holder panics").remove(&vm);
+        self.ended.lock().expect("no holder panics").remove(&vm);
+    }
+
+    /// Ends a process that does not answer.
+    fn kill_mute(&self, vm: VmId) {
+        if self.instance(vm).is_some() {
+            return;
+        }
+        let folder = self.folder(vm);
+        for number in folder.numbers() {
+            if let Some(process) = Instance::recorded(&folder, number) {
+                process.kill();
+            }
+        }
     }
 
     fn set_live(&self, vm: VmId, instance: Arc<Instance>) {
@@ -177,6 +209,9 @@ impl Hypervisor for Qemu {
         if self.instance(launch.vm).is_some() {
             return running(Facts::default());
         }
+        if self.state(launch.vm).is_live() {
+            return failed(Code::HypervisorFailed, &MUTE, Facts::default());
+        }
         let folder = self.folder(launch.vm);
         let started = Instance::launch(&folder, launch, &self.capabilities, launch::Begin::Run);
         match started {
@@ -190,22 +225,27 @@ impl Hypervisor for Qemu {
     }
 
     fn stop(&self, stop: &StopVm) -> Outcome {
+        if self.instance(stop.vm).is_none() && self.state(stop.vm).is_live() && !stop.force {
+            return failed(Code::HypervisorFailed, &MUTE, Facts::default());
+        }
+        self.kill_mute(stop.vm);
         if let Some(instance) = self.instance(stop.vm) {
             let patience = std::time::Duration::from_millis(stop.patience_ms);
             if stop.force || !instance.power_down(patience) {
                 instance.end();
             }
         }
-        self.live.lock().expect("no holder panics").remove(&stop.vm);
+        self.forget(stop.vm);
         self.folder(stop.vm).clear_instances(None);
         Outcome::Done(Facts::default())
     }
 
     fn remove(&self, vm: VmId) -> Outcome {
+        self.kill_mute(vm);
         if let Some(instance) = self.instance(vm) {
             instance.end();
         }
-        self.live.lock().expect("no holder panics").remove(&vm);
+        self.forget(vm);
         match self.folder(vm).remove() {
             Ok(()) => Outcome::Done(Facts::default()),
             Err(error) => failed(Code::StorageFailed, &error, Facts::default()),
@@ -253,6 +293,9 @@ impl Hypervisor for Qemu {
         Outcome::Done(Facts::default())
     }
 }
+
+/// What is said of a process that is there and does not answer.
+const MUTE: &str = "the guest's process does not answer";
 
 fn running(mut facts: Facts) -> Outcome {
     facts.running = true;

@@ -174,9 +174,10 @@ impl Qmp {
         }
     }
 
-    /// Forgets the events seen so far.
-    pub fn forget_events(&self) {
-        self.inbox.state.lock().expect("no holder panics").events.clear();
+    /// Forgets the events seen so far whose names begin like this.
+    pub fn forget_events(&self, prefix: &str) {
+        let mut state = self.inbox.state.lock().expect("no holder panics");
+        state.events.retain(|event| !event.name.starts_with(prefix));
     }
 
     /// Whether the connection has ended.

@@ -3,13 +3,17 @@
 
 use super::commands::{
     BlockCommit, BlockJobCancel, BlockJobComplete, BlockdevAdd, BlockdevDel, BlockdevReopen,
-    ChangeBackingFile, QueryBlockJobs,
+    ChangeBackingFile, JobFinalize, QueryBlockJobs,
 };
 use super::instance::Instance;
 use super::launch::{file_node, layer_node, layer_options};
 use super::qmp::QmpError;
+use super::watchdog::Heal;
 use super::{Qemu, failed};
+use crate::hypervisor::Hypervisor;
 use crate::volume::{Volume, VolumeError};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +33,8 @@ enum ReclaimError {
     Volume(#[from] VolumeError),
     #[error("merging failed: {0}")]
     Job(String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
 }
 
 struct Work<'a> {
@@ -39,6 +45,9 @@ struct Work<'a> {
 }
 
 pub(super) fn reclaim(qemu: &Qemu, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome {
+    if qemu.state(vm).is_live() && qemu.instance(vm).is_none() {
+        return Outcome::Yielded;
+    }
     let here = Work { qemu, vm, give_way, instance: qemu.instance(vm) };
     let result = match work {
         Reclaim::Remove { layer } => here.volume().remove(vm, *layer).map_err(ReclaimError::from),
@@ -47,7 +56,7 @@ pub(super) fn reclaim(qemu: &Qemu, vm: VmId, work: &Reclaim, give_way: &AtomicBo
     };
     match result {
         Ok(()) => Outcome::Done(here.sizes(work)),
-        Err(ReclaimError::Yielded) => Outcome::Yielded,
+        Err(ReclaimError::Yielded | ReclaimError::Volume(VolumeError::Yielded)) => Outcome::Yielded,
         Err(error @ ReclaimError::Volume(_)) => {
             failed(Code::StorageFailed, &error, Facts::default())
         }
@@ -75,94 +84,107 @@ impl Work<'_> {
     }
 
     /// Writes `child` down into `into`. Through `child` the same is seen at every step, so it may
-    /// be given up or repeated at any time; `child` goes last.
+    /// be given up or repeated until it is marked that `into` holds all: from then on a guest may
+    /// write to `into`, and `child` is of the past. `child` goes last.
     fn merge(
         &self,
         child: LayerFile,
         into: LayerFile,
         above: &[LayerFile],
     ) -> Result<(), ReclaimError> {
+        let mark = self.qemu.folder(self.vm).path().join(format!("{}.merged", child.id));
         if !self.volume().exists(self.vm, child) {
+            let _ = fs::remove_file(mark);
             return Ok(());
         }
-        let live = match &self.instance {
-            Some(instance) => {
-                self.wait_for_job(instance, child)?;
-                instance.chain_with(&into.name())?.map(|chain| (instance, chain))
-            }
-            None => None,
-        };
-        let mut open_above = None;
-        match live {
-            Some((instance, chain)) => {
-                let at = chain.iter().position(|name| *name == child.name());
-                if let Some(at) = at {
-                    self.commit(instance, &chain, at, child, into)?;
+        match self.instance.as_deref() {
+            Some(instance) if self.uses(into)? => {
+                if self.uses(child)? {
+                    self.commit(instance, child, into, &mark)?;
                 }
                 let _ = instance.qmp().run(&BlockdevDel { node_name: layer_node(child.id) });
-                open_above = Some(chain);
             }
-            None => self.volume().merge(self.vm, child, into, self.give_way)?,
+            _ if mark.exists() => {}
+            _ => self.volume().merge(self.vm, child, into, self.give_way)?,
         }
         for &layer in above {
-            let open = open_above.as_ref().is_some_and(|chain| chain.contains(&layer.name()));
-            if !open {
+            if !self.uses(layer).unwrap_or(false) {
                 self.volume().relink(self.vm, layer, into)?;
             }
         }
         self.volume().remove(self.vm, child)?;
+        let _ = fs::remove_file(mark);
         Ok(())
     }
 
+    /// Merges in a running guest. The last step, after which the guest writes to `into`, is taken
+    /// only once it is marked: whoever comes later must not write `child` down again.
     fn commit(
         &self,
         instance: &Instance,
-        chain: &[String],
-        at: usize,
         child: LayerFile,
         into: LayerFile,
+        mark: &Path,
     ) -> Result<(), ReclaimError> {
-        self.yield_if_asked()?;
-        let active = chain.first().and_then(|name| id_of(name)).unwrap_or(child.id);
-        instance.qmp().forget_events();
-        instance.qmp().run(&BlockCommit {
-            job_id: job(child),
-            device: layer_node(active),
-            top_node: layer_node(child.id),
-            base_node: layer_node(into.id),
-            backing_file: (at > 0).then(|| into.name()),
-        })?;
-        self.wait_for_job(instance, child)
+        let qmp = instance.qmp();
+        let id = job(child);
+        if find_job(qmp.run(&QueryBlockJobs {})?, &id).is_none() {
+            self.yield_if_asked()?;
+            let _ = fs::remove_file(mark);
+            let live = instance.chain_with(&child.name())?.unwrap_or_default();
+            let is_active = live.first().is_some_and(|name| *name == child.name());
+            let active = live.first().and_then(|name| id_of(name)).unwrap_or(child.id);
+            qmp.forget_events("BLOCK_JOB");
+            qmp.run(&BlockCommit {
+                job_id: id.clone(),
+                device: layer_node(active),
+                top_node: layer_node(child.id),
+                base_node: layer_node(into.id),
+                backing_file: (!is_active).then(|| into.name()),
+                auto_finalize: false,
+            })?;
+        }
+        self.see_through(instance, &id, mark)?;
+        if instance.is_alive() && self.uses(child)? {
+            let _ = fs::remove_file(mark);
+            let ours = |event: &super::qmp::Event| event.data["device"] == id.as_str();
+            let event = qmp.wait_for(Duration::from_millis(200), ours);
+            let why = event.and_then(|event| event.data["error"].as_str().map(str::to_owned));
+            return Err(ReclaimError::Job(why.unwrap_or_else(|| "it ended early".to_owned())));
+        }
+        Ok(())
     }
 
-    /// Sees a merge through to its end, ours or that of a tintype that is gone.
-    fn wait_for_job(&self, instance: &Instance, child: LayerFile) -> Result<(), ReclaimError> {
+    /// Sees a merge through to its end, ours or that of a tintype that is gone. Once it is marked
+    /// that all is merged, a guest that ends changes nothing about it. From the word to complete
+    /// on, a disk of the guest may wait for us: the watchdog is armed for that long.
+    fn see_through(&self, instance: &Instance, id: &str, mark: &Path) -> Result<(), ReclaimError> {
         let qmp = instance.qmp();
-        let mut completing = false;
-        let mut cancelled = false;
-        let mut seen = false;
-        while let Some(state) = find_job(qmp.run(&QueryBlockJobs {})?, &job(child)) {
-            seen = true;
-            if self.give_way.load(Ordering::SeqCst) && !completing && !cancelled {
-                let device = job(child);
-                cancelled = qmp.run(&BlockJobCancel { device, force: true }).is_ok();
-            }
-            if state.ready && !completing && !cancelled {
-                completing = qmp.run(&BlockJobComplete { device: job(child) }).is_ok();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if cancelled {
-            return Err(ReclaimError::Yielded);
-        }
-        let ours = |event: &super::qmp::Event| {
-            event.name == "BLOCK_JOB_COMPLETED" && event.data["device"] == job(child)
+        let arm = || {
+            let (socket, job, mark) = (instance.watch_socket(), id.to_owned(), mark.to_owned());
+            self.qemu.watch.arm(Heal::EndMerge { socket, job, mark })
         };
-        let ended = if seen { qmp.wait_for(Duration::from_secs(1), ours) } else { None };
-        match ended.and_then(|event| event.data["error"].as_str().map(str::to_owned)) {
-            Some(error) => Err(ReclaimError::Job(error)),
-            None => Ok(()),
+        let device = || id.to_owned();
+        let (mut completing, mut cancelled) = (None, false);
+        loop {
+            let found = match qmp.run(&QueryBlockJobs {}) {
+                Ok(jobs) => find_job(jobs, id),
+                Err(_) if mark.exists() && !instance.is_alive() => None,
+                Err(error) => return Err(error.into()),
+            };
+            let Some(state) = found else { break };
+            if state.status == "pending" {
+                set_mark(mark)?;
+                let _ = qmp.run(&JobFinalize { id: device() });
+            } else if self.give_way.load(Ordering::SeqCst) && completing.is_none() && !cancelled {
+                cancelled = qmp.run(&BlockJobCancel { device: device(), force: true }).is_ok();
+            } else if state.ready && completing.is_none() && !cancelled {
+                completing = Some(arm()?);
+                qmp.run(&BlockJobComplete { device: device() })?;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        if cancelled { Err(ReclaimError::Yielded) } else { Ok(()) }
     }
 
     /// Makes one layer of several beside the guest, then puts it in their place.
@@ -259,6 +281,17 @@ fn upper_of(live: &[String], layer: LayerFile) -> Option<(LayerId, LayerId)> {
     let at = live.iter().position(|name| *name == layer.name())?;
     let upper = id_of(live.get(at.checked_sub(1)?)?)?;
     Some((upper, id_of(live.first()?)?))
+}
+
+/// Makes the mark of a merge, durably.
+fn set_mark(mark: &Path) -> std::io::Result<()> {
+    if mark.exists() {
+        return Ok(());
+    }
+    crate::steps::around("file mark merged", || {
+        fs::OpenOptions::new().write(true).create_new(true).open(mark)?.sync_all()?;
+        fs::File::open(mark.parent().unwrap_or(Path::new("/")))?.sync_all()
+    })
 }
 
 fn job(child: LayerFile) -> String {

@@ -74,13 +74,17 @@ fn end_all(qemu: &Qemu, revert: &Revert) {
     if let Some(old) = qemu.instance(vm) {
         old.process().kill();
     }
-    qemu.live.lock().expect("no holder panics").remove(&vm);
+    qemu.kill_mute(vm);
+    qemu.forget(vm);
     qemu.folder(vm).clear_instances(None);
 }
 
 fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Facts, RevertError> {
     let vm = revert.launch.vm;
     let folder = qemu.folder(vm);
+    if qemu.instance(vm).is_none() && qemu.state(vm).is_live() {
+        return Err(InstanceError::Mute.into());
+    }
     if revert.after == After::Resumed {
         check_memory(&folder, revert)?;
     }
@@ -92,6 +96,8 @@ fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Fact
         Err(error) => {
             new.process().kill();
             if let Some(old) = &old {
+                // The watchdog may have marked the new one.
+                folder.set_current(old.number());
                 old.process().go_on();
             }
             folder.clear_instances(old.as_ref().map(|old| old.number()));
@@ -229,6 +235,7 @@ pub(super) fn recover(qemu: &Qemu, revert: &Revert, notes: &[Note]) -> Outcome {
     }
     if pause_ms.is_some() {
         // It ran, and ended by itself while nobody looked.
+        kill_all(&folder, |_| true);
         end_all(qemu, revert);
         return Outcome::Done(Facts { switched: true, ..Facts::default() });
     }

@@ -17,7 +17,7 @@ use super::launch::{layer_node, layer_options};
 use super::mapped_ram::{FormatError, Layout};
 use super::qmp::QmpError;
 use super::warm::warm;
-use super::watchdog::Heal;
+use super::watchdog::{DEADLINE, Heal};
 use super::{Folder, Qemu, failed};
 use crate::diary::{Diary, Note};
 use crate::hypervisor::Hypervisor;
@@ -31,7 +31,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
-use tintype_model::effect::{Facts, Outcome, TakeSnapshot};
+use tintype_model::effect::{Facts, Freeze, Outcome, TakeSnapshot};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
 
@@ -65,7 +65,10 @@ struct Shot<'a> {
 
 pub(super) fn take(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> Outcome {
     let Some(instance) = qemu.instance(take.vm) else {
-        return failed(Code::GuestLost, &"there is no process", Facts::default());
+        for disk in &take.disks {
+            let _ = qemu.volume.remove(take.vm, disk.overlay_file());
+        }
+        return failed(Code::GuestLost, &"there is no process that answers", Facts::default());
     };
     let folder = qemu.folder(take.vm);
     let mut shot = Shot { take, instance: &instance, folder, facts: Facts::default() };
@@ -111,6 +114,8 @@ impl Shot<'_> {
         let path = self.memory_path();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
+        // The folder belongs to who guests run as: a link there must lead nowhere.
+        options.custom_flags(libc::O_NOFOLLOW);
         // QEMU takes only a descriptor that is opened as it would have opened the file.
         let theirs = steps::around("file create memory", || options.open(&path))?;
         self.folder.give(&path)?;
@@ -148,7 +153,7 @@ impl Shot<'_> {
         diary.note(Note::Stopping { at_ms: now_ms() })?;
         let begun = Instant::now();
         qmp.run(&Stop {})?;
-        let held = self.switch_and_protect(diary);
+        let held = self.switch_and_protect(begun, diary);
         let resumed = qmp.run(&Cont {});
         let pause_ms = elapsed_ms(begun.elapsed());
         self.facts.pause_ms = Some(pause_ms);
@@ -159,7 +164,11 @@ impl Shot<'_> {
         Ok(undisturbed?)
     }
 
-    fn switch_and_protect(&mut self, diary: &mut dyn Diary) -> Result<(), TakeError> {
+    fn switch_and_protect(
+        &mut self,
+        begun: Instant,
+        diary: &mut dyn Diary,
+    ) -> Result<(), TakeError> {
         let qmp = self.instance.qmp();
         let actions = self.take.disks.iter().map(|disk| {
             let (node, overlay) = (layer_node(disk.active.id), layer_node(disk.overlay));
@@ -171,7 +180,7 @@ impl Shot<'_> {
         if self.take.memory {
             qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
             self.wait_until_protected()?;
-            diary.note(Note::Armed)?;
+            diary.note(Note::Armed { held_ms: elapsed_ms(begun.elapsed()) })?;
         }
         Ok(())
     }
@@ -263,13 +272,14 @@ impl Shot<'_> {
         if self.take.memory {
             self.discard_memory();
         }
+        self.find_out_whether_switched(qemu);
         if !self.facts.switched {
             for disk in &self.take.disks {
                 let _ = qmp.run(&BlockdevDel { node_name: layer_node(disk.overlay) });
                 let _ = qemu.volume.remove(self.take.vm, disk.overlay_file());
             }
         }
-        if qmp.run_state().is_ok_and(|state| state == "paused") {
+        if qmp.run_state().is_ok_and(|state| state == "paused" || state == "io-error") {
             let _ = qmp.run(&Cont {});
         }
         self.facts.running = qemu.state(self.take.vm) == VmState::Running;
@@ -280,6 +290,21 @@ impl Shot<'_> {
             _ => Code::HypervisorFailed,
         };
         failed(code, error, self.facts)
+    }
+
+    /// An order that was not answered may have been carried out. Asks until QEMU has answered,
+    /// which it does in the order it was asked, or is gone: then layers that a guest may have
+    /// written to are kept.
+    fn find_out_whether_switched(&mut self, qemu: &Qemu) {
+        while self.instance.is_alive() {
+            match self.look() {
+                Ok(_) => return,
+                Err(error) => tracing::warn!(%error, "asking whether the disks are switched"),
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        let exists = |disk: &Freeze| qemu.volume.exists(self.take.vm, disk.overlay_file());
+        self.facts.switched = self.take.disks.iter().all(exists);
     }
 
     fn discard_memory(&self) {
@@ -355,7 +380,7 @@ impl Shot<'_> {
             self.facts.pause_ms = Some(pause_ms);
             return Ok(());
         }
-        if !notes.contains(&Note::Armed) {
+        if !notes.iter().any(was_protected_in_time) {
             return Err(TakeError::Save("it was interrupted before memory was protected".into()));
         }
         let stalled = self.wait_for_save(diary)?;
@@ -392,6 +417,12 @@ fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
             failed(Code::Interrupted, &"the guest's process ended meanwhile", facts)
         }
     }
+}
+
+/// Memory is of the instant of the disks if it was protected before the watchdog can have let the
+/// guest go.
+fn was_protected_in_time(note: &Note) -> bool {
+    matches!(note, Note::Armed { held_ms } if u128::from(*held_ms) < DEADLINE.as_millis())
 }
 
 fn pause_from(notes: &[Note]) -> Option<u64> {

@@ -4,10 +4,10 @@
 //! It is armed before the first stop, over a socket. When the socket closes while something is
 //! armed, or a deadline passes, it heals.
 
-use super::commands::{Cont, MigrationStatus, QueryMigrate};
+use super::commands::{BlockJobCancel, Cont, JobFinalize, MigrationStatus, QueryMigrate};
 use super::folder::Folder;
 use super::process::Process;
-use super::qmp::Qmp;
+use super::qmp::{Qmp, QmpError};
 use crate::steps;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may be held before the watchdog steps in. With the time to heal it stays
 /// under the 5 s that are promised.
-const DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const DEADLINE: Duration = Duration::from_secs(3);
 /// How long a memory save may take to be armed before the guest goes on without it.
 const ARMING: Duration = Duration::from_millis(1000);
 /// How long what was said to a new guest may take to have an effect.
@@ -38,6 +38,15 @@ pub enum Heal {
     Resume {
         /// Its QMP server for the watchdog.
         socket: PathBuf,
+    },
+    /// A merge is about to end, and a disk of the guest waits for it.
+    EndMerge {
+        /// Its QMP server for the watchdog.
+        socket: PathBuf,
+        /// The merge.
+        job: String,
+        /// The file that says that all is merged.
+        mark: PathBuf,
     },
     /// Its process is held, and another may have taken over.
     GoOn {
@@ -223,6 +232,7 @@ fn start(work: Heal) -> bool {
 fn heal(work: &Heal) {
     match work {
         Heal::Resume { socket } => resume(socket),
+        Heal::EndMerge { socket, job, mark } => end_merge(socket, job, mark),
         Heal::GoOn { old, new, socket, folder, number } => {
             thread::sleep(SETTLING);
             let took_over = Qmp::connect(socket)
@@ -238,21 +248,50 @@ fn heal(work: &Heal) {
     }
 }
 
-/// Lets a guest go on that was stopped over QMP, once its memory is protected or will not be.
-fn resume(socket: &std::path::Path) {
-    let Ok(qmp) = Qmp::connect(socket) else {
-        return;
-    };
+/// Lets a guest go on that was stopped over QMP, once its memory is protected or will not be. Does
+/// not give up before the guest runs or its process is gone.
+fn resume(socket: &Path) {
+    loop {
+        match Qmp::connect(socket) {
+            Ok(qmp) if resume_over(&qmp) => return,
+            Ok(_) => {}
+            Err(QmpError::Io(error)) if is_gone(&error) => return,
+            Err(_) => {}
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Nobody listens at a socket any more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+/// Says whether the guest runs.
+fn resume_over(qmp: &Qmp) -> bool {
     let until = Instant::now() + ARMING;
-    while Instant::now() < until && is_arming(&qmp) {
+    while Instant::now() < until && is_arming(qmp) {
         thread::sleep(Duration::from_millis(5));
     }
     for _ in 0..100 {
         match qmp.run_state().as_deref() {
-            Ok("running") | Err(_) => return,
+            Ok("running") => return true,
             Ok(_) => drop(qmp.run(&Cont {})),
+            Err(_) => return false,
         }
         thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+/// Ends a merge whose last step waits for a word, and a disk of the guest with it: for good if it
+/// is marked that all is merged, else by giving it up.
+fn end_merge(socket: &Path, job: &str, mark: &Path) {
+    let Ok(qmp) = Qmp::connect(socket) else { return };
+    if mark.exists() {
+        let _ = qmp.run(&JobFinalize { id: job.to_owned() });
+    } else {
+        let _ = qmp.run(&BlockJobCancel { device: job.to_owned(), force: true });
     }
 }
 

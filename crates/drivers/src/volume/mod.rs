@@ -78,6 +78,9 @@ pub trait Volume: Send + Sync {
     /// Says in `layer`, which nobody has open, that it lies on `on`, which is seen the same.
     fn relink(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError>;
 
+    /// Puts all that was written to a layer on disk.
+    fn sync(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError>;
+
     /// Whether the layer is there.
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool;
 

@@ -70,9 +70,11 @@ impl Qcow2 {
     fn image(&self, vm: VmId, args: &[&str], give_way: &AtomicBool) -> Result<(), VolumeError> {
         let what = args.first().copied().unwrap_or_default();
         steps::around(&format!("file qemu-img {what}"), || {
-            let mut child = Command::new("qemu-img")
+            let mut command = Command::new("qemu-img");
+            confine(&mut command, &self.folder(vm), self.user)
+                .map_err(|e| failure("entering", &self.folder(vm), e))?;
+            let mut child = command
                 .args(args)
-                .current_dir(self.folder(vm))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
@@ -162,12 +164,11 @@ impl Volume for Qcow2 {
         into: LayerFile,
         give_way: &AtomicBool,
     ) -> Result<(), VolumeError> {
-        let (child_name, into_name) = (child.name(), into.name());
-        let args = ["commit", "-q", "-d", "-f", "qcow2", "-b", &into_name, &child_name];
-        self.image(vm, &args, give_way)?;
-        File::open(self.path(vm, into))
-            .and_then(|file| file.sync_all())
-            .map_err(|e| failure("syncing", &self.path(vm, into), e))
+        // Into what the image says it lies on. To name it would have qemu-img resolve whole paths,
+        // and what is above the machine's folder may be closed to the guests' user.
+        self.relink(vm, child, into)?;
+        self.image(vm, &["commit", "-q", "-d", "-f", "qcow2", &child.name()], give_way)?;
+        self.sync(vm, into)
     }
 
     fn fold(
@@ -181,6 +182,9 @@ impl Volume for Qcow2 {
         let (from, to) = (self.path(vm, top), self.path(vm, fresh));
         steps::around("file copy layer", || copy(&from, &to))
             .map_err(|e| failure("copying", &from, e))?;
+        if let Some(user) = self.user {
+            user.own(&to).map_err(|e| failure("giving", &to, e))?;
+        }
         let (name, beneath, format) = (fresh.name(), base.name(), base.format.as_str());
         let args = ["rebase", "-q", "-f", "qcow2", "-b", &beneath, "-F", format, &name];
         if let Err(error) = self.image(vm, &args, give_way) {
@@ -195,6 +199,11 @@ impl Volume for Qcow2 {
         self.must(vm, &["rebase", "-q", "-u", "-f", "qcow2", "-b", &beneath, "-F", format, &name])
     }
 
+    fn sync(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError> {
+        let path = self.path(vm, layer);
+        File::open(&path).and_then(|file| file.sync_all()).map_err(|e| failure("syncing", &path, e))
+    }
+
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool {
         self.path(vm, layer).exists()
     }
@@ -206,6 +215,26 @@ impl Volume for Qcow2 {
     }
 }
 
+/// Makes a tool one that works in `folder` as the user guests run as, whose images it reads, and
+/// that dies with us: nobody may write on when the work is done again.
+fn confine(command: &mut Command, folder: &Path, user: Option<GuestUser>) -> io::Result<()> {
+    use rustix::process::{Signal, fchdir, set_parent_process_death_signal};
+    use std::os::unix::process::CommandExt;
+    let folder = File::open(folder)?;
+    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            fchdir(&folder)?;
+            if let Some(user) = user {
+                user.become_it()?;
+            }
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
 fn failure(what: &str, path: &Path, source: io::Error) -> VolumeError {
     VolumeError::Io { what: format!("{what} {}", path.display()), source }
 }
@@ -213,7 +242,13 @@ fn failure(what: &str, path: &Path, source: io::Error) -> VolumeError {
 /// Copies a file: by sharing its blocks where the filesystem can, else what of it is data.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from)?;
-    let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    let target = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(to)?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
         return Ok(());
     }

@@ -197,7 +197,7 @@ impl<H: Host> Bench<H> {
             if timeline.vm.state == VmState::Running {
                 self.assert_same_chains(vm);
             }
-            let Some(work) = reclaim::next(&timeline, &mut Uuid::new_v4) else {
+            let Some(work) = reclaim::next(&timeline) else {
                 return count;
             };
             let outcome = self.host.hypervisor().reclaim(vm, &work, &AtomicBool::new(false));

@@ -104,7 +104,10 @@ impl CreateSnapshot {
                     at,
                     pause_ms: facts.pause_ms,
                     memory_bytes: facts.memory_bytes,
-                    consistency: if take.running { Consistency::Crash } else { Consistency::Clean },
+                    consistency: match timeline.vm.state {
+                        VmState::Stopped => Consistency::Clean,
+                        _ => Consistency::Crash,
+                    },
                     layers: take.disks.iter().map(|d| (d.disk, d.active.id)).collect(),
                 }));
                 changes.push(Change::VmCurrent(Some(self.snapshot)));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::VmId;
 use tintype_model::change::Change;
-use tintype_model::vm::VmState;
+use tintype_model::vm::{Vm, VmState};
 use tintype_store::StoreError;
 
 /// How often guests are looked at.
@@ -25,32 +25,31 @@ impl App {
         }
     }
 
-    async fn compare(self: &Arc<Self>, guests: &BTreeMap<VmId, VmState>) -> Result<(), StoreError> {
+    async fn compare(&self, guests: &BTreeMap<VmId, VmState>) -> Result<(), StoreError> {
         let vms = self.store.read().await?.vm_ids().await?;
         for id in vms {
             let seen = guests.get(&id).copied().unwrap_or(VmState::Stopped);
-            let recorded = self.store.read().await?.vm(id).await?;
-            let differs =
-                recorded.is_some_and(|vm| vm.operation.is_none() && is_news(vm.state, seen));
-            if differs {
-                self.look_again(id).await?;
+            let Some(vm) = self.store.read().await?.vm(id).await? else { continue };
+            if vm.operation.is_none() && is_news(vm.state, seen) {
+                self.look_again(&vm).await?;
             }
         }
         Ok(())
     }
 
-    /// What was seen may be older than what is recorded: looks again while nobody else can write.
-    async fn look_again(self: &Arc<Self>, id: VmId) -> Result<(), StoreError> {
+    /// What was seen may be older than what is recorded: looks again, and records what is seen
+    /// then, if nobody has changed the machine since `known` was read.
+    async fn look_again(&self, known: &Vm) -> Result<(), StoreError> {
+        let guests = self.agent.guests().await;
+        let seen = guests.get(&known.id).copied().unwrap_or(VmState::Stopped);
         let mut unit = self.store.write().await?;
-        let Some(vm) = unit.vm(id).await? else {
-            return Ok(());
-        };
-        let seen = self.agent.guests().await.get(&id).copied().unwrap_or(VmState::Stopped);
-        if vm.operation.is_some() || !is_news(vm.state, seen) {
+        let now = unit.vm(known.id).await?;
+        if now.as_ref() != Some(known) || !is_news(known.state, seen) {
             return Ok(());
         }
-        tracing::info!(vm = vm.name, was = vm.state.as_str(), is = seen.as_str(), "guest changed");
-        unit.record(id, &[Change::VmState(seen)]).await?;
+        let (was, is) = (known.state.as_str(), seen.as_str());
+        tracing::info!(vm = known.name, was, is, "guest changed");
+        unit.record(known.id, &[Change::VmState(seen)]).await?;
         unit.commit().await
     }
 }

@@ -2,6 +2,7 @@
 //! work is sent to the agent. It is no operation, holds no lock, and gives way.
 
 use super::App;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::change::Change;
@@ -14,6 +15,10 @@ use uuid::Uuid;
 
 /// How long to leave a machine's layers alone after work on them failed.
 const REST: Duration = Duration::from_secs(30);
+/// The same while an operation waits for it.
+const SHORT_REST: Duration = Duration::from_secs(2);
+/// How often it is looked whether an operation waits.
+const NUDGE: Duration = Duration::from_millis(200);
 
 impl App {
     /// Looks whether a machine's layers want work, and does all there is.
@@ -48,7 +53,7 @@ impl App {
                 return Ok(None);
             }
         }
-        let Some(work) = next(&timeline, &mut Uuid::new_v4) else {
+        let Some(work) = next(&timeline) else {
             return Ok(None);
         };
         let id = EffectId(Uuid::new_v4());
@@ -60,7 +65,11 @@ impl App {
 
     /// Has a piece of work done; says whether there may be more to do at once.
     async fn reclaim(self: &Arc<Self>, vm: VmId, id: EffectId, work: Reclaim) -> bool {
-        let outcome = self.agent.perform(id, Effect::Reclaim { vm, work: work.clone() }).await;
+        let work_on = self.agent.perform(id, Effect::Reclaim { vm, work: work.clone() });
+        let outcome = tokio::select! {
+            outcome = work_on => outcome,
+            never = self.keep_giving_way(vm) => match never {},
+        };
         let waiting = loop {
             match self.record_reclaim(vm, id, &work, &outcome).await {
                 Ok(waiting) => break waiting,
@@ -69,6 +78,10 @@ impl App {
         };
         self.agent.forget(id).await;
         if let Some(operation) = waiting {
+            if let Outcome::Failed(reason, _) = &outcome {
+                tracing::warn!(%vm, %reason, "giving space back failed");
+                tokio::time::sleep(SHORT_REST).await;
+            }
             Box::pin(self.begin(operation)).await;
             return false;
         }
@@ -79,6 +92,24 @@ impl App {
                 tracing::warn!(%vm, %reason, "giving space back failed");
                 tokio::time::sleep(REST).await;
                 true
+            }
+        }
+    }
+
+    /// Asks the agent to give way as long as an operation waits for it to.
+    async fn keep_giving_way(&self, vm: VmId) -> Infallible {
+        loop {
+            tokio::time::sleep(NUDGE).await;
+            let waits = async {
+                let mut unit = self.store.read().await?;
+                let Some(timeline) = unit.timeline(vm).await? else { return Ok(false) };
+                let Some(holder) = timeline.vm.operation else { return Ok(false) };
+                let operation = unit.operation(holder).await?;
+                let waits = operation.is_some_and(|op| op.phase == Phase::Waiting);
+                Ok::<_, StoreError>(waits && !must_fold_first(&timeline))
+            };
+            if waits.await.unwrap_or(false) {
+                self.agent.give_way(vm);
             }
         }
     }

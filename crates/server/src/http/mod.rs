@@ -16,7 +16,9 @@ pub use openapi::openapi_json;
 use crate::app::App;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use extract::No;
 use std::sync::Arc;
@@ -61,5 +63,16 @@ pub fn router(app: Arc<App>, gate: Arc<Gate>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(from_fn(gate::too_large))
         .layer(from_fn_with_state(gate, gate::check))
+        .layer(from_fn(see_through))
         .with_state(app)
+}
+
+/// Sees a request through though the client may go: what it has begun must not stay half done.
+async fn see_through(request: Request, next: Next) -> Response {
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => {
+            No::from(Refusal::new(Code::Internal).detail(error.to_string())).into_response()
+        }
+    }
 }
