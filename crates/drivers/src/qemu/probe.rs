@@ -153,25 +153,14 @@ fn kvm_trouble() -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::{ProbeError, ask};
-    use std::io::{BufRead, BufReader, Write};
-    use std::os::unix::net::UnixListener;
-    use std::thread;
+    use crate::qemu::qmp::tests::serve;
 
     #[test]
     fn a_qemu_older_than_nine_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("qmp.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            stream.write_all(b"{\"QMP\": {}}\n").unwrap();
-            lines.next();
-            stream.write_all(b"{\"return\": {}, \"id\": 1}\n").unwrap();
-            lines.next();
-            let version = r#"{"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": "old"}"#;
-            stream.write_all(format!("{{\"return\": {version}, \"id\": 2}}\n").as_bytes()).unwrap();
-        });
+        let version = r#"{"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": "old"}"#;
+        let server = serve(&path, format!("{{\"return\": {version}, \"id\": 2}}\n"));
         let error = ask(&path, None).unwrap_err();
         assert!(matches!(&error, ProbeError::Old(version) if version == "7.2.22"), "{error}");
         assert!(error.to_string().contains("9.0 or newer"), "{error}");

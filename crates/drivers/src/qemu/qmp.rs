@@ -282,20 +282,18 @@ fn send_with(stream: &UnixStream, bytes: &[u8], fd: BorrowedFd<'_>) -> std::io::
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::{Qmp, QmpError};
     use crate::qemu::commands::QueryStatus;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
-    use std::thread;
+    use std::path::Path;
+    use std::thread::{self, JoinHandle};
 
-    /// A server that greets, accepts capabilities and then says `script`, line by line, once a
-    /// command has come.
-    fn check(script: &'static str, expected: &str) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("qmp.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let server = thread::spawn(move || {
+    /// A server that greets, accepts capabilities and says `script` once a command has come.
+    pub(crate) fn serve(path: &Path, script: String) -> JoinHandle<()> {
+        let listener = UnixListener::bind(path).unwrap();
+        thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             stream.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n").unwrap();
@@ -303,7 +301,14 @@ mod tests {
             stream.write_all(b"{\"return\": {}, \"id\": 1}\n").unwrap();
             lines.next();
             stream.write_all(script.as_bytes()).unwrap();
-        });
+        })
+    }
+
+    /// What a question comes to when the server says `script`.
+    fn check(script: &str, expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("qmp.sock");
+        let server = serve(&path, script.to_owned());
         let qmp = Qmp::connect(&path).unwrap();
         let text = match qmp.run(&QueryStatus {}) {
             Ok(answer) => answer.status,
