@@ -5,10 +5,13 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tintype_model::access::table;
 use tintype_model::refusal::Code;
 
 /// Longest file, tests apart, in lines.
 const FILE_MOST: usize = 600;
+/// Where the table role × action is.
+const ACCESS: &str = "docs/access.md";
 /// Longest line, in characters.
 const LINE_MOST: usize = 100;
 
@@ -45,7 +48,9 @@ pub(crate) fn tidy(root: &Path, write: bool) -> Result<()> {
     if write {
         openapi::write(root)?;
         fs::write(root.join("docs/coverage.md"), coverage::document(root, &sources)?)?;
+        fs::write(root.join(ACCESS), access_document())?;
     }
+    flaws.extend(stale_access(root));
     flaws.extend(openapi::flaw(root));
     flaws.extend(stale_coverage(root, &sources)?);
     flaws.extend(wall_flaws(root)?);
@@ -61,6 +66,28 @@ pub(crate) fn tidy(root: &Path, write: bool) -> Result<()> {
         eprintln!("tidy: {flaw}");
     }
     bail!("{} flaws", flaws.len())
+}
+
+/// The table role × action, from the model.
+fn access_document() -> String {
+    format!(
+        "# Who may do what\n\n\
+         Made by `cargo xtask tidy --write` from `crates/model/src/access.rs`; CI compares\n\
+         it.\n\n\
+         Users belong to an account, accounts to a domain, domains to a tree. A viewer\n\
+         and a user see what their account has; an operator and an administrator what\n\
+         their domain and those beneath it have. What somebody does not see is not there\n\
+         (404); what is seen may still be forbidden (403). A token never does more than\n\
+         its scope.\n\n{}\n\
+         Per virtual machine, `snapshots-allowed` and `memory-allowed` bind the role user only.\n\
+         Limits and quotas bind everybody, unless an administrator says `--force`.\n",
+        table()
+    )
+}
+
+fn stale_access(root: &Path) -> Option<String> {
+    let stale = fs::read_to_string(root.join(ACCESS)).unwrap_or_default() != access_document();
+    stale.then(|| format!("{ACCESS} is not what the model says: cargo xtask tidy --write"))
 }
 
 /// Every Rust file of ours.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tintype_drivers::steps;
 use tintype_drivers::{Diary, Note};
@@ -74,11 +75,12 @@ impl Journals {
         id: EffectId,
         effect: &Effect,
         progress: Arc<Mutex<Progress>>,
+        stop: Arc<AtomicBool>,
     ) -> io::Result<Journal> {
         let path = self.path(id);
         let fresh = !path.exists();
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let mut journal = Journal { file, progress };
+        let mut journal = Journal { file, progress, stop };
         if fresh {
             journal.write(&Line::Begun(Box::new(effect.clone())), true)?;
             sync_folder(&self.folder)?;
@@ -100,6 +102,8 @@ impl Journals {
 pub(crate) struct Journal {
     file: File,
     progress: Arc<Mutex<Progress>>,
+    /// Set when the effect is to be undone, or to give way.
+    stop: Arc<AtomicBool>,
 }
 
 impl Journal {
@@ -136,6 +140,10 @@ impl Diary for Journal {
         let mut progress = self.progress.lock().expect("no holder panics");
         *progress = Progress { fraction: fraction.clamp(0.0, 1.0), step: step.to_owned() };
     }
+
+    fn is_cancelled(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -163,11 +171,11 @@ mod tests {
         let id = EffectId(uuid::Uuid::new_v4());
         let effect = Effect::DeleteVm { vm: VmId(uuid::Uuid::new_v4()) };
         assert_eq!(journals.known(id).unwrap(), Known::Nothing);
-        let mut journal = journals.begin(id, &effect, progress()).unwrap();
+        let mut journal = journals.begin(id, &effect, progress(), Arc::default()).unwrap();
         journal.note(Note::Switched).unwrap();
         journal.file.write_all(b"{\"noted\": \"arm").unwrap();
         assert_eq!(journals.known(id).unwrap(), Known::Begun(vec![Note::Switched]));
-        let mut again = journals.begin(id, &effect, progress()).unwrap();
+        let mut again = journals.begin(id, &effect, progress(), Arc::default()).unwrap();
         let outcome = Outcome::Done(Facts::default());
         again.end(&outcome).unwrap();
         assert_eq!(journals.known(id).unwrap(), Known::Ended(outcome));

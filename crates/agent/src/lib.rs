@@ -2,6 +2,7 @@
 //! undone. The agent has no database.
 
 mod console;
+mod disks;
 mod host;
 mod journal;
 mod local;

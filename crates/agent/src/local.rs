@@ -46,10 +46,18 @@ struct Shared {
     qemu: Qemu,
     journals: Journals,
     progress: Mutex<BTreeMap<EffectId, Arc<Mutex<Progress>>>>,
-    /// Background work that runs, by machine: set to make it give way.
-    yielding: Mutex<BTreeMap<VmId, Arc<AtomicBool>>>,
+    /// What is under way.
+    running: Mutex<BTreeMap<EffectId, Running>>,
     /// Space promised to saves under way.
     reserved: Mutex<BTreeMap<EffectId, u64>>,
+}
+
+/// An effect that is under way, or about to be.
+struct Running {
+    vm: VmId,
+    background: bool,
+    /// Set to have it undone, or give way.
+    stop: Arc<AtomicBool>,
 }
 
 impl LocalAgent {
@@ -76,7 +84,7 @@ impl LocalAgent {
             qemu,
             journals,
             progress: Mutex::default(),
-            yielding: Mutex::default(),
+            running: Mutex::default(),
             reserved: Mutex::default(),
         };
         let agent = Self {
@@ -132,11 +140,11 @@ fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
 }
 
 impl Shared {
-    fn perform(&self, id: EffectId, effect: &Effect, give_way: &AtomicBool) -> Outcome {
+    fn perform(&self, id: EffectId, effect: &Effect, stop: &Arc<AtomicBool>) -> Outcome {
         let _counting = steps::begin(effect.word());
         let progress = Arc::new(Mutex::new(Progress { fraction: 0.0, step: "begun".to_owned() }));
         self.progress.lock().expect("no holder panics").insert(id, Arc::clone(&progress));
-        let outcome = self.journaled(id, effect, progress, give_way).unwrap_or_else(|error| {
+        let outcome = self.journaled(id, effect, progress, stop).unwrap_or_else(|error| {
             let reason = Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
             let running = self.qemu.state(effect.vm()).is_live();
             Outcome::Failed(reason, Facts { running, ..Facts::default() })
@@ -150,20 +158,20 @@ impl Shared {
         id: EffectId,
         effect: &Effect,
         progress: Arc<Mutex<Progress>>,
-        give_way: &AtomicBool,
+        stop: &Arc<AtomicBool>,
     ) -> io::Result<Outcome> {
         let known = self.known(id);
         if let Known::Ended(outcome) = known {
             return Ok(outcome);
         }
-        let mut journal = self.journals.begin(id, effect, progress)?;
+        let mut journal = self.journals.begin(id, effect, progress, Arc::clone(stop))?;
         let outcome = match known {
             Known::Begun(notes) => {
                 tracing::info!(%id, effect = effect.word(), "recovering");
-                perform::recover(&self.qemu, effect, &notes, &mut journal, give_way)
+                perform::recover(&self.qemu, effect, &notes, &mut journal, stop)
             }
             Known::Nothing | Known::Ended(_) => {
-                perform::perform(&self.qemu, effect, &mut journal, give_way)
+                perform::perform(&self.qemu, effect, &mut journal, stop)
             }
         };
         // What has happened has happened: without this line it is looked at once more.
@@ -197,18 +205,17 @@ impl Shared {
 impl Agent for LocalAgent {
     async fn perform(&self, id: EffectId, effect: Effect) -> Outcome {
         let vm = effect.vm();
+        let stop: Arc<AtomicBool> = Arc::default();
+        let background = matches!(effect, Effect::Reclaim { .. });
+        let running = Running { vm, background, stop: Arc::clone(&stop) };
+        self.shared.running.lock().expect("no holder panics").insert(id, running);
         let turn = self.turn(vm);
         let _turn = turn.lock().await;
-        let give_way = Arc::new(AtomicBool::new(false));
-        if matches!(effect, Effect::Reclaim { .. }) {
-            let flag = Arc::clone(&give_way);
-            self.shared.yielding.lock().expect("no holder panics").insert(vm, flag);
-        }
         let starts = matches!(effect, Effect::StartVm(_) | Effect::Revert(_));
         let deletes = matches!(effect, Effect::DeleteVm { .. });
         self.shared.reserve(id, &effect);
         let shared = Arc::clone(&self.shared);
-        let work = move || shared.perform(id, &effect, &give_way);
+        let work = move || shared.perform(id, &effect, &stop);
         let again = work.clone();
         let outcome = match tokio::task::spawn_blocking(work).await {
             Ok(outcome) => outcome,
@@ -219,7 +226,7 @@ impl Agent for LocalAgent {
             }),
         };
         self.shared.reserved.lock().expect("no holder panics").remove(&id);
-        self.shared.yielding.lock().expect("no holder panics").remove(&vm);
+        self.shared.running.lock().expect("no holder panics").remove(&id);
         if starts {
             self.attach_console(vm);
         }
@@ -240,8 +247,15 @@ impl Agent for LocalAgent {
     }
 
     fn give_way(&self, vm: VmId) {
-        if let Some(flag) = self.shared.yielding.lock().expect("no holder panics").get(&vm) {
-            flag.store(true, Ordering::SeqCst);
+        let all = self.shared.running.lock().expect("no holder panics");
+        for running in all.values().filter(|running| running.vm == vm && running.background) {
+            running.stop.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn cancel(&self, id: EffectId) {
+        if let Some(running) = self.shared.running.lock().expect("no holder panics").get(&id) {
+            running.stop.store(true, Ordering::SeqCst);
         }
     }
 

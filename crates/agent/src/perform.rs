@@ -1,11 +1,11 @@
 //! What each effect does with hypervisor and volume.
 
-use std::path::Path;
+use crate::disks;
 use std::sync::atomic::AtomicBool;
 use tintype_drivers::qemu::Qemu;
 use tintype_drivers::volume::VolumeError;
 use tintype_drivers::{Diary, Hypervisor, Note, Volume};
-use tintype_model::effect::{CreateVm, Effect, Facts, Outcome, Revert, TakeSnapshot};
+use tintype_model::effect::{Effect, Facts, Outcome, Revert, TakeSnapshot, Verify};
 use tintype_model::layer::LayerFile;
 use tintype_model::refusal::Code;
 use tintype_model::{Refusal, VmId};
@@ -15,17 +15,22 @@ pub(crate) fn perform(
     qemu: &Qemu,
     effect: &Effect,
     diary: &mut dyn Diary,
-    give_way: &AtomicBool,
+    stop: &AtomicBool,
 ) -> Outcome {
     match effect {
-        Effect::CreateVm(create) => create_vm(qemu, create),
+        Effect::CreateVm(create) => disks::create_vm(qemu, create),
+        Effect::CloneDisks(clone) => disks::clone(qemu, clone, diary, stop),
+        Effect::AttachDisk { vm, disk } => disks::attach(qemu, *vm, disk),
+        Effect::DetachDisk { vm, layers } => disks::detach(qemu, *vm, layers),
+        Effect::ResizeDisk(resize) => qemu.resize(resize),
+        Effect::VerifySnapshot(verify) => prove(qemu, verify, diary),
         Effect::StartVm(launch) => qemu.start(launch),
         Effect::StopVm(stop) => qemu.stop(stop),
         Effect::DeleteVm { vm } => qemu.remove(*vm),
         Effect::TakeSnapshot(take) => take_snapshot(qemu, take, diary),
         Effect::Revert(revert) => go_back(qemu, revert, diary),
         Effect::RemoveMemory { vm, snapshots } => qemu.remove_memory(*vm, snapshots),
-        Effect::Reclaim { vm, work } => qemu.reclaim(*vm, work, give_way),
+        Effect::Reclaim { vm, work } => qemu.reclaim(*vm, work, stop),
     }
 }
 
@@ -36,44 +41,23 @@ pub(crate) fn recover(
     effect: &Effect,
     notes: &[Note],
     diary: &mut dyn Diary,
-    give_way: &AtomicBool,
+    stop: &AtomicBool,
 ) -> Outcome {
     match effect {
         Effect::TakeSnapshot(take) if !take.running => take_snapshot(qemu, take, diary),
-        Effect::CreateVm(_) => perform(qemu, effect, diary, give_way),
-        Effect::Reclaim { vm, work } => qemu.reclaim(*vm, work, give_way),
+        Effect::CreateVm(_)
+        | Effect::CloneDisks(_)
+        | Effect::AttachDisk { .. }
+        | Effect::DetachDisk { .. }
+        | Effect::ResizeDisk(_) => perform(qemu, effect, diary, stop),
+        Effect::Reclaim { vm, work } => qemu.reclaim(*vm, work, stop),
         Effect::StartVm(_)
         | Effect::StopVm(_)
         | Effect::DeleteVm { .. }
         | Effect::TakeSnapshot(_)
         | Effect::Revert(_)
+        | Effect::VerifySnapshot(_)
         | Effect::RemoveMemory { .. } => qemu.recover(effect, notes, diary),
-    }
-}
-
-fn create_vm(qemu: &Qemu, create: &CreateVm) -> Outcome {
-    let volume = qemu.volume();
-    let vm = create.vm;
-    let make = || -> Result<Facts, VolumeError> {
-        volume.prepare(vm)?;
-        let mut facts = Facts::default();
-        for (file, name) in [(&create.kernel, "kernel"), (&create.initrd, "initrd")] {
-            if let Some(file) = file {
-                volume.copy_in(vm, Path::new(file), name)?;
-            }
-        }
-        for disk in &create.disks {
-            volume.create(vm, disk)?;
-            facts.sizes.insert(disk.layer.id, volume.allocated_bytes(vm, disk.layer)?);
-        }
-        Ok(facts)
-    };
-    match make() {
-        Ok(facts) => Outcome::Done(facts),
-        Err(error) => {
-            qemu.remove(vm);
-            storage_failed(&error, false)
-        }
     }
 }
 
@@ -108,6 +92,15 @@ fn go_back(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Outcome {
     }
 }
 
+fn prove(qemu: &Qemu, verify: &Verify, diary: &mut dyn Diary) -> Outcome {
+    let vm = verify.launch.vm;
+    let chains = verify.launch.disks.iter().map(|disk| (disk.chain[0], disk.chain[1]));
+    match make_overlays(qemu, vm, chains) {
+        Ok(()) => qemu.verify(verify, diary),
+        Err(error) => storage_failed(&error, qemu.state(vm).is_live()),
+    }
+}
+
 /// Makes all of them or none.
 fn make_overlays(
     qemu: &Qemu,
@@ -125,7 +118,7 @@ fn make_overlays(
     Ok(())
 }
 
-fn storage_failed(error: &VolumeError, running: bool) -> Outcome {
+pub(crate) fn storage_failed(error: &VolumeError, running: bool) -> Outcome {
     let reason = Refusal::new(Code::StorageFailed).detail(error.to_string());
     Outcome::Failed(reason, Facts { running, ..Facts::default() })
 }

@@ -1,14 +1,19 @@
 //! The command line.
 
 use crate::commands::disk::DiskVerb;
-use crate::commands::host::{HostVerb, PoolVerb};
+use crate::commands::event::EventVerb;
+use crate::commands::host::{HostVerb, HypervisorVerb, PoolVerb};
 use crate::commands::operation::OperationVerb;
+use crate::commands::people::{AccountVerb, DomainVerb, UserVerb};
+use crate::commands::profile::ProfileVerb;
 use crate::commands::serve::Serve;
 use crate::commands::snapshot::SnapshotVerb;
+use crate::commands::token::TokenVerb;
 use crate::commands::vm::VmVerb;
 use crate::context::Output;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use std::path::PathBuf;
 
 /// Every virtual machine has a timeline: snapshots with memory in milliseconds, a tree to revert,
 /// branch and prune.
@@ -29,12 +34,21 @@ pub(crate) struct Args {
     /// Do not ask before something is lost
     #[arg(long, global = true)]
     pub(crate) yes: bool,
+    /// Get in line behind what holds the virtual machine, instead of being refused
+    #[arg(long, global = true)]
+    pub(crate) queue: bool,
+    /// Pass limits and quotas (an administrator may, and it is recorded); stop: cut the power
+    #[arg(long, global = true)]
+    pub(crate) force: bool,
     /// The server's address, such as http://127.0.0.1:7420
     #[arg(long, global = true, env = "TINTYPE_URL")]
     pub(crate) url: Option<String>,
     /// The token to show it
     #[arg(long, global = true, env = "TINTYPE_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// A file with the certificates of whoever has signed the server's
+    #[arg(long, global = true, env = "TINTYPE_CA")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,9 +73,36 @@ pub(crate) enum Verb {
     /// Hosts
     #[command(subcommand)]
     Host(HostVerb),
+    /// Kinds of hypervisors
+    #[command(subcommand)]
+    Hypervisor(HypervisorVerb),
     /// Storage pools
     #[command(subcommand)]
     Pool(PoolVerb),
+    /// Settings for new virtual machines
+    #[command(subcommand)]
+    Profile(ProfileVerb),
+    /// Domains: accounts, and domains beneath
+    #[command(subcommand)]
+    Domain(DomainVerb),
+    /// Accounts: what has virtual machines, with quota and usage
+    #[command(subcommand)]
+    Account(AccountVerb),
+    /// Users: people and programs
+    #[command(subcommand)]
+    User(UserVerb),
+    /// Tokens: what a user shows to be let in
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Sign in by password, for a day
+    #[command(visible_alias = "sign-in")]
+    Login {
+        /// Your user's name
+        user: String,
+    },
+    /// What happened, and who did it
+    #[command(subcommand)]
+    Event(EventVerb),
     /// Print a completion script for a shell
     Completion {
         /// Which shell

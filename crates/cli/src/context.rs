@@ -9,6 +9,19 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     pub(crate) wait: bool,
     pub(crate) yes: bool,
+    pub(crate) queue: bool,
+    pub(crate) force: bool,
+}
+
+impl Context {
+    /// An address with what is to be known about how to do it; `path` may have a query already.
+    pub(crate) fn acting(&self, path: &str) -> String {
+        if !self.queue {
+            return path.to_owned();
+        }
+        let mark = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{mark}queue=true")
+    }
 }
 
 /// How to print answers.

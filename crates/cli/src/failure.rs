@@ -83,6 +83,7 @@ impl From<ClientError> for Failure {
                 Self::plain("the server cannot be reached", error.to_string())
                     .hint("start one with tintype serve, or give --url")
             }
+            ClientError::File(error) => Self::from(error),
             ClientError::Transport(error) => {
                 Self::plain("the server did not answer as expected", error.to_string())
             }

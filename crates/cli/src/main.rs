@@ -5,7 +5,9 @@ mod commands;
 mod connect;
 mod context;
 mod failure;
+mod limit;
 mod output;
+mod secret;
 mod size;
 
 use args::{Args, Verb};
@@ -33,14 +35,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Failure> {
-    let Args { verb, output, wait, no_wait, yes, url, token } = args;
+    let Args { verb, output, wait, no_wait, yes, queue, force, url, token, ca } = args;
+    let server = connect::Server { url, token, ca };
     let context = || -> Result<context::Context, Failure> {
-        Ok(context::Context {
-            client: connect::client(url.as_deref(), token.as_deref())?,
-            output,
-            wait: wait || !no_wait,
-            yes,
-        })
+        let wait = wait || !no_wait;
+        Ok(context::Context { client: server.client()?, output, wait, yes, queue, force })
     };
     match verb {
         Verb::Serve(serve) => commands::serve::serve(serve).await,
@@ -50,7 +49,15 @@ async fn run(args: Args) -> Result<(), Failure> {
         Verb::Snapshot(verb) => commands::snapshot::run(&context()?, verb).await,
         Verb::Operation(verb) => commands::operation::run(&context()?, verb).await,
         Verb::Host(verb) => commands::host::hosts(&context()?, verb).await,
+        Verb::Hypervisor(verb) => commands::host::hypervisors(&context()?, verb).await,
         Verb::Pool(verb) => commands::host::pools(&context()?, verb).await,
+        Verb::Profile(verb) => commands::profile::run(&context()?, verb).await,
+        Verb::Domain(verb) => commands::people::domains(&context()?, verb).await,
+        Verb::Account(verb) => commands::people::accounts(&context()?, verb).await,
+        Verb::User(verb) => commands::people::users(&context()?, verb).await,
+        Verb::Token(verb) => commands::token::run(&context()?, verb).await,
+        Verb::Login { user } => commands::token::login(&server, user).await,
+        Verb::Event(verb) => commands::event::run(&context()?, verb).await,
         Verb::Completion { shell } => {
             commands::completion::print(shell);
             Ok(())

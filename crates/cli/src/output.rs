@@ -2,11 +2,12 @@
 
 use crate::context::{Context, Output};
 use crate::failure::Failure;
+use crate::size;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
-use tintype_wire::rest::Operation;
+use tintype_wire::rest::{Operation, Plan};
 
 /// Prints what the server said, as JSON, or as `table` makes it.
 pub(crate) fn print<T: Serialize>(context: &Context, value: &T, table: impl FnOnce(&T) -> String) {
@@ -98,6 +99,51 @@ pub(crate) fn confirm(context: &Context, lost: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::plain("nothing was done", ""))
+}
+
+/// Shows what would be lost, if anything, and asks; says whether to go on. A dry run only shows.
+pub(crate) fn ask_about(context: &Context, plan: &Plan, dry_run: bool) -> Result<bool, Failure> {
+    if dry_run {
+        print(context, plan, show_plan);
+        return Ok(false);
+    }
+    let nothing = plan.snapshots.is_empty()
+        && plan.memory_lost.is_empty()
+        && plan.disks.is_empty()
+        && plan.lost.is_empty();
+    if !nothing {
+        confirm(context, &show_plan(plan))?;
+    }
+    Ok(true)
+}
+
+fn show_plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    if !plan.lost.is_empty() {
+        text.push_str(&format!("loses    {}\n", plan.lost));
+    }
+    for snapshot in &plan.snapshots {
+        text.push_str(&format!("deletes  {:?} of {}\n", snapshot.name, snapshot.created_at));
+    }
+    for id in &plan.memory_lost {
+        text.push_str(&format!("loses    the memory of snapshot {id}\n"));
+    }
+    for disk in &plan.disks {
+        let size = size::show(disk.size_bytes);
+        text.push_str(&format!("deletes  disk {} of {size}\n", disk.name));
+    }
+    if !plan.moved.is_empty() {
+        text.push_str(&format!("moves up {} snapshots\n", plan.moved.len()));
+    }
+    text.push_str(&format!("frees    {}", size::show(plan.freed_bytes)));
+    if plan.merged_bytes > 0 {
+        text.push_str(&format!(", and what overlaps of {}", size::show(plan.merged_bytes)));
+    }
+    if plan.kept_bytes > 0 {
+        text.push_str(&format!("; {} stay, for others", size::show(plan.kept_bytes)));
+    }
+    text.push('\n');
+    text
 }
 
 #[cfg(test)]

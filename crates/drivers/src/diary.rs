@@ -59,6 +59,11 @@ pub trait Diary {
     fn tell(&mut self, step: &str, fraction: f64) {
         let _ = (step, fraction);
     }
+
+    /// Whether somebody wants the effect undone.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// A diary on paper that is thrown away, for callers that cannot crash half-way.

@@ -4,7 +4,9 @@ use crate::diary::{Diary, Note};
 use std::sync::atomic::AtomicBool;
 use tintype_model::VmId;
 use tintype_model::capability::Capabilities;
-use tintype_model::effect::{Effect, Launch, Outcome, Revert, StopVm, TakeSnapshot};
+use tintype_model::effect::{
+    Effect, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
+};
 use tintype_model::reclaim::Reclaim;
 use tintype_model::vm::VmState;
 
@@ -39,6 +41,13 @@ pub trait Hypervisor: Send + Sync {
 
     /// Works on the layers of a machine, running or not; gives way soon after `give_way` is set.
     fn reclaim(&self, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome;
+
+    /// Proves that a snapshot is whole, beside the machine and without touching it. The layers that
+    /// are thrown away afterwards are there already.
+    fn verify(&self, verify: &Verify, diary: &mut dyn Diary) -> Outcome;
+
+    /// Gives a disk another size, of a machine that runs or one that is off.
+    fn resize(&self, resize: &ResizeDisk) -> Outcome;
 
     /// Removes the memory of snapshots.
     fn remove_memory(&self, vm: VmId, snapshots: &[tintype_model::SnapshotId]) -> Outcome;

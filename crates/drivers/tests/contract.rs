@@ -165,6 +165,51 @@ fn work_on_layers_may_be_repeated(bench: &Bench<impl Host>) {
     done(bench.host.hypervisor().remove_memory(vm, &[one]));
 }
 
+/// R4: a revert with safety loses nothing; the next one's safety snapshot replaces it, and one that
+/// fails leaves none.
+fn a_safe_revert_can_be_gone_back_from(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let one = bench.taken(vm, Kind::DiskAndMemory);
+    bench.host.write(vm, 2);
+    let (first, outcome) = bench.revert_safely(vm, one);
+    done(outcome);
+    assert_eq!(bench.host.read(vm), both(1));
+    done(bench.revert(vm, first, Power::AsTaken));
+    assert_eq!(bench.host.read(vm), both(2));
+    bench.host.write(vm, 3);
+    let (second, outcome) = bench.revert_safely(vm, one);
+    done(outcome);
+    let kept = bench.timeline(vm).snapshots;
+    assert!(kept.contains_key(&second) && !kept.contains_key(&first), "the next replaces it");
+    bench.host.damage_memory(vm, one);
+    let before = bench.timeline(vm).snapshots.len();
+    bench.revert_safely(vm, one);
+    assert_eq!(bench.timeline(vm).snapshots.len(), before, "none is left of one that failed");
+    assert_eq!(bench.host.read(vm), both(1));
+}
+
+/// What is whole is proved to be, beside the machine and without touching it; what is damaged is
+/// found.
+fn a_whole_snapshot_is_told_from_a_damaged_one(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let memory = bench.taken(vm, Kind::DiskAndMemory);
+    bench.host.write(vm, 2);
+    let disks = bench.taken(vm, Kind::Disk);
+    bench.host.write(vm, 3);
+    for snapshot in [memory, disks] {
+        assert!(done(bench.verify(vm, snapshot)).running);
+        assert_eq!(bench.host.read(vm), both(3), "the machine is as it was");
+    }
+    bench.host.damage_memory(vm, memory);
+    let (code, facts) = failed(bench.verify(vm, memory));
+    assert_eq!((code, facts.running), (Code::VerifyFailed, true));
+    assert_eq!(bench.host.read(vm), both(3));
+    done(bench.stop(vm));
+    done(bench.verify(vm, disks));
+}
+
 macro_rules! contract {
     ($($case:ident)*) => {
         mod fake {
@@ -186,4 +231,6 @@ contract! {
     a_damaged_target_changes_nothing
     many_snapshots_make_no_long_chain
     work_on_layers_may_be_repeated
+    a_safe_revert_can_be_gone_back_from
+    a_whole_snapshot_is_told_from_a_damaged_one
 }

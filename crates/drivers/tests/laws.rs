@@ -9,7 +9,7 @@ use tintype_drivers::diary::Scrap;
 use tintype_drivers::fake::Fake;
 use tintype_model::effect::Outcome;
 use tintype_model::operation::{
-    Command, CreateSnapshot, DeleteSnapshots, Event, Phase, Power, RevertTo, StopVm,
+    Command, CreateSnapshot, DeleteSnapshots, Event, Phase, Power, RevertTo, StopVm, VerifySnapshot,
 };
 use tintype_model::snapshot::{Kind, SnapshotState};
 use tintype_model::timeline::Timeline;
@@ -36,12 +36,14 @@ fn scene() -> (Bench<Fake>, VmId, SnapshotId) {
 fn create(kind: Kind) -> Command {
     let snapshot = SnapshotId(Uuid::new_v4());
     let (name, description) = (Some("new".to_owned()), String::new());
-    Command::CreateSnapshot(CreateSnapshot { snapshot, name, description, kind })
+    let (expires_at, protected) = (None, false);
+    let create = CreateSnapshot { snapshot, name, description, kind, expires_at, protected };
+    Command::CreateSnapshot(create)
 }
 
 /// Every command on that machine, and whether the machine has to be off for it.
 fn commands(timeline: &Timeline, one: SnapshotId) -> Vec<(bool, Command)> {
-    let to = |power| Command::RevertTo(RevertTo::new(&timeline.snapshots[&one], power));
+    let to = |power| Command::RevertTo(RevertTo::new(&timeline.snapshots[&one], power, None));
     let delete = |scope| Command::DeleteSnapshots(DeleteSnapshots { scope });
     vec![
         (false, create(Kind::Disk)),
@@ -54,6 +56,8 @@ fn commands(timeline: &Timeline, one: SnapshotId) -> Vec<(bool, Command)> {
         (false, delete(Scope::One(one))),
         (false, delete(Scope::Subtree(one))),
         (true, delete(Scope::All)),
+        (false, Command::VerifySnapshot(VerifySnapshot { snapshot: one })),
+        (true, Command::VerifySnapshot(VerifySnapshot { snapshot: one })),
         (true, Command::StartVm),
         (false, Command::StopVm(StopVm { force: true })),
     ]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tintype_wire::rest::{
-    List, NewDisk, NewSnapshot, NewVm, Operation, Revert, Snapshot, Tree, Vm,
+    Limit, List, NewDisk, NewSnapshot, NewVm, Operation, Revert, Snapshot, Tree, Unlimited, Vm,
 };
 use tintype_witness::Guest;
 use uuid::Uuid;
@@ -46,8 +46,8 @@ pub fn new_vm(name: &str, memory_mib: u64, disks: usize) -> Result<NewVm> {
         kernel: Some(guest_file("vmlinuz")?),
         initrd: Some(guest_file("initrd.gz")?),
         append: Some("console=ttyS0 quiet".to_owned()),
-        firmware: None,
-        networks: Vec::new(),
+        snapshot_limit: Some(Limit::Unlimited(Unlimited::Unlimited)),
+        ..NewVm::default()
     })
 }
 
@@ -65,8 +65,15 @@ impl TestVm {
     /// # Errors
     /// As for [`TestVm::create`].
     pub fn from(world: &World, new: &NewVm) -> Result<Self> {
-        let name = &new.name;
         world.post("/v1/vms", new)?;
+        Self::known(world, &new.name)
+    }
+
+    /// A machine that is there already, off.
+    ///
+    /// # Errors
+    /// As for [`TestVm::create`].
+    pub fn known(world: &World, name: &str) -> Result<Self> {
         let vm: Vm = world.get(&format!("/v1/vms/{name}"))?;
         let folder = world.pool().join(vm.id.to_string()).canonicalize()?;
         let console = vm.console.strip_prefix("unix:").context("a console is a socket")?;
@@ -139,8 +146,8 @@ impl TestVm {
     pub fn snapshot(&self, world: &World, name: &str, kind: &str) -> Result<Snapshot> {
         let new = NewSnapshot {
             name: Some(name.to_owned()),
-            description: None,
             kind: Some(kind.to_owned()),
+            ..NewSnapshot::default()
         };
         let operation = world.post(&self.path("/snapshots"), &new)?;
         let id = operation.snapshot.context("the operation names the snapshot")?;

@@ -59,13 +59,13 @@ impl World {
         let out = server.stdout.take().context("its output is piped")?;
         BufReader::new(out).read_line(&mut line)?;
         self.server = Some(server);
-        if !line.starts_with("tintype: listening on http://") {
+        if !line.starts_with("tintype: listening on http") {
             bail!("the server did not start: {line:?}\n{}", self.said());
         }
         let text = fs::read_to_string(self.data.path().join("client.toml"))?;
         let access: toml::Table = text.parse()?;
         let key = |name: &str| access.get(name).and_then(toml::Value::as_str).unwrap_or_default();
-        self.client = Some(Client::new(key("url"), key("token")));
+        self.client = Some(Client::new(key("url"), key("token"), None)?);
         Ok(())
     }
 
@@ -178,15 +178,24 @@ impl World {
     /// # Errors
     /// When it cannot be run.
     pub fn tintype(&self, args: &[&str]) -> Result<Output> {
+        Ok(self.command(args)?.output()?)
+    }
+
+    /// The command line against this server, to be run.
+    ///
+    /// # Errors
+    /// When there is no server.
+    pub fn command(&self, args: &[&str]) -> Result<Command> {
         let text = fs::read_to_string(self.data.path().join("client.toml"))?;
         let access: toml::Table = text.parse()?;
         let key = |name: &str| access.get(name).and_then(toml::Value::as_str).unwrap_or_default();
-        Ok(Command::new(binary()?)
+        let mut command = Command::new(binary()?);
+        command
             .args(args)
             .env("TINTYPE_URL", key("url"))
             .env("TINTYPE_TOKEN", key("token"))
-            .stdin(Stdio::null())
-            .output()?)
+            .stdin(Stdio::null());
+        Ok(command)
     }
 }
 

@@ -74,13 +74,13 @@ const FOLD: Case = Case {
 
 fn snapshot(world: &World, vm: &TestVm, name: &str, kind: &str) -> Result<()> {
     let (name, kind) = (Some(name.to_owned()), Some(kind.to_owned()));
-    let new = NewSnapshot { name, kind, description: None };
+    let new = NewSnapshot { name, kind, ..NewSnapshot::default() };
     world.post(&vm.path("/snapshots"), &new).map(drop)
 }
 
 fn revert(world: &World, vm: &TestVm, name: &str, power: Option<&str>) -> Result<()> {
     let id = vm.named(world, name)?.id;
-    let revert = Revert { power: power.map(str::to_owned) };
+    let revert = Revert { power: power.map(str::to_owned), ..Revert::default() };
     world.post(&format!("/v1/snapshots/{id}/revert"), &revert).map(drop)
 }
 

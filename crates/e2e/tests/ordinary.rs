@@ -75,11 +75,9 @@ fn a_debian_with_a_database_keeps_both_whole() -> Result<()> {
             memory_bytes: 512 << 20,
             vcpus: 2,
             disks: vec![NewDisk { size_bytes: None, file: Some(image()?) }],
-            kernel: None,
-            initrd: None,
-            append: None,
             firmware: Some("uefi".into()),
             networks: vec!["user".into()],
+            ..NewVm::default()
         },
     )?;
     vm.start(&world)?;
@@ -101,7 +99,7 @@ fn a_debian_with_a_database_keeps_both_whole() -> Result<()> {
     Pool::assert_agrees(&world, &vm)?;
     check_database(&vm)?;
 
-    let start = Revert { power: Some("start".into()) };
+    let start = Revert { power: Some("start".into()), ..Revert::default() };
     world.post(&format!("/v1/snapshots/{}/revert", disk.id), &start)?;
     vm.wait_until_up()?;
     assert!(rows(&vm)? >= at_disk, "what was committed before the snapshot is there");

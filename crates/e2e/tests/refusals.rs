@@ -189,7 +189,8 @@ fn the_door_is_closed_to_strangers() -> Result<()> {
     let (status, kind, code) = ask("/v1/vms", &[], None)?;
     assert_eq!((status, code.as_str()), (StatusCode::UNAUTHORIZED, "unauthorized"));
     assert_eq!(kind.context("a content type")?, "application/problem+json");
-    for path in ["/health", "/openapi.json", "/v1/nothing"] {
+    assert_eq!(ask("/health", &[], None)?.0, StatusCode::OK, "whether it is well anybody may ask");
+    for path in ["/metrics", "/openapi.json", "/v1/nothing"] {
         assert_eq!(ask(path, &[], None)?.0, StatusCode::UNAUTHORIZED, "{path}");
         assert_ne!(ask(path, &[auth], None)?.0, StatusCode::UNAUTHORIZED, "{path}");
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use std::time::{Duration, Instant};
 use tintype_e2e::{Pool, TestVm, World, new_vm};
-use tintype_wire::rest::{DeletePlan, EditSnapshot, NewVm, Revert, Snapshot};
+use tintype_wire::rest::{EditSnapshot, NewVm, Plan, Revert, Snapshot};
 
 /// A8, A11, A12, C33, C34, C36, E4, E15, E33, E34, E35: a tree grows, is drawn, pruned, and leaves
 /// nothing behind.
@@ -30,7 +30,7 @@ fn a_tree_grows_and_is_pruned_to_nothing() -> Result<()> {
     assert_eq!(tree.now.state, "running");
 
     let path = format!("/v1/snapshots/{}?dry_run=true", a.id);
-    let plan: DeletePlan = world.wait(world.client().delete(&path))?;
+    let plan: Plan = world.wait(world.client().delete(&path))?;
     assert_eq!(plan.snapshots.len(), 1);
     assert_eq!(plan.moved.len(), 2);
     assert!(plan.freed_bytes >= a.memory_bytes);
@@ -76,7 +76,7 @@ fn the_target_decides_the_power_state() -> Result<()> {
             }
             let before = vm.show(&world)?.generation;
             let path = format!("/v1/snapshots/{}/revert", snapshot.id);
-            world.post(&path, &Revert { power: power.map(str::to_owned) })?;
+            world.post(&path, &Revert { power: power.map(str::to_owned), ..Revert::default() })?;
             let after = vm.show(&world)?;
             assert_eq!(after.state, expected, "{from} {} {power:?}", snapshot.name);
             assert_ne!(after.generation, before, "a revert gives a new generation id");
@@ -102,6 +102,7 @@ fn name_and_description_can_be_edited() -> Result<()> {
         let edit = EditSnapshot {
             name: name.map(str::to_owned),
             description: description.map(str::to_owned),
+            ..EditSnapshot::default()
         };
         world.wait(world.client().patch::<Snapshot>(&format!("/v1/snapshots/{id}"), &edit))
     };
@@ -161,7 +162,7 @@ fn firmware_variables_belong_to_the_snapshot() -> Result<()> {
     vm.revert(&world, &one)?;
     assert_eq!(vm.guest.nonce()?, 1);
     let two = vm.snapshot(&world, "two", "disk")?;
-    let start = Revert { power: Some("start".into()) };
+    let start = Revert { power: Some("start".into()), ..Revert::default() };
     world.post(&format!("/v1/snapshots/{}/revert", two.id), &start)?;
     vm.wait_until_up()?;
     assert_eq!(vm.guest.nonce()?, 0, "it booted through its firmware again");

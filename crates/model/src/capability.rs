@@ -1,13 +1,18 @@
 //! What a host's hypervisor can do, as a value (house rule: capabilities are data).
 
 use crate::config::{Accel, Platform};
+use crate::settings::Limit;
 use serde::{Deserialize, Serialize};
 
 /// What was found out about a hypervisor, once, by asking it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Capabilities {
+    /// What kind it is, such as `qemu`: settings may differ by it (E30).
+    pub kind: String,
     /// Name and version, for people.
     pub hypervisor: String,
+    /// How many snapshots of one machine it bears (A38).
+    pub snapshot_cap: Limit,
     /// The platform a new virtual machine gets here.
     pub platform: Platform,
     /// Machine types that can be run here.

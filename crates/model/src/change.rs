@@ -5,7 +5,8 @@ use crate::id::{DiskId, EffectId, LayerId, OperationId, SnapshotId};
 use crate::layer::Layer;
 use crate::moment::Moment;
 use crate::refusal::Refusal;
-use crate::snapshot::{Consistency, Snapshot, SnapshotState};
+use crate::settings::Settings;
+use crate::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
 use crate::vm::VmState;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -17,6 +18,10 @@ pub enum Change {
     VmState(VmState),
     /// The machine has this hardware now.
     VmConfig(Config),
+    /// This may be done with the machine's snapshots now.
+    VmSettings(Settings),
+    /// The machine is called so now.
+    VmName(String),
     /// The guest sees this generation id now.
     VmGeneration(Uuid),
     /// NOW is a child of this snapshot.
@@ -58,6 +63,8 @@ pub enum Change {
         /// Its active layer.
         layer: LayerId,
     },
+    /// A disk is gone.
+    DiskGone(DiskId),
 }
 
 /// One change of one snapshot.
@@ -88,6 +95,14 @@ pub enum SnapshotChange {
     Name(String),
     /// It is described otherwise.
     Description(String),
+    /// It goes by itself then, or never.
+    Expires(Option<Moment>),
+    /// It cannot be deleted, or can.
+    Protected(bool),
+    /// It has no memory any more (E9).
+    MemoryGone,
+    /// It was proved to be whole.
+    Verified(Moment),
 }
 
 impl SnapshotChange {
@@ -113,6 +128,13 @@ impl SnapshotChange {
             Self::Layer(disk, layer) => drop(snapshot.layers.insert(*disk, *layer)),
             Self::Name(name) => snapshot.name.clone_from(name),
             Self::Description(description) => snapshot.description.clone_from(description),
+            Self::Expires(at) => snapshot.expires_at = *at,
+            Self::Protected(protected) => snapshot.protected = *protected,
+            Self::MemoryGone => {
+                snapshot.kind = Kind::Disk;
+                snapshot.memory_bytes = 0;
+            }
+            Self::Verified(at) => snapshot.verified_at = Some(*at),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Effects: what an agent does on its host. Each is one act with its own journal and undo; it may
 //! be sent twice and happens once.
 
-use crate::config::{Config, Role};
+use crate::config::{Config, Kernel, Role};
 use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{Format, LayerFile};
 pub use crate::outcome::{Facts, Outcome};
@@ -28,6 +28,26 @@ pub enum Effect {
     TakeSnapshot(TakeSnapshot),
     /// Go back to a snapshot.
     Revert(Box<Revert>),
+    /// Make the disks of a clone.
+    CloneDisks(CloneDisks),
+    /// Make one more disk.
+    AttachDisk {
+        /// Whose.
+        vm: VmId,
+        /// What.
+        disk: NewDisk,
+    },
+    /// Remove the layers of a disk.
+    DetachDisk {
+        /// Whose.
+        vm: VmId,
+        /// All its layers.
+        layers: Vec<LayerFile>,
+    },
+    /// Change the size of a disk.
+    ResizeDisk(ResizeDisk),
+    /// Prove that a snapshot is whole.
+    VerifySnapshot(Box<Verify>),
     /// Remove the memory files of snapshots.
     RemoveMemory {
         /// Whose.
@@ -53,7 +73,14 @@ impl Effect {
             Self::StopVm(stop) => stop.vm,
             Self::TakeSnapshot(take) => take.vm,
             Self::Revert(revert) => revert.launch.vm,
-            Self::DeleteVm { vm } | Self::RemoveMemory { vm, .. } | Self::Reclaim { vm, .. } => *vm,
+            Self::CloneDisks(clone) => clone.from,
+            Self::ResizeDisk(resize) => resize.vm,
+            Self::VerifySnapshot(verify) => verify.launch.vm,
+            Self::DeleteVm { vm }
+            | Self::AttachDisk { vm, .. }
+            | Self::DetachDisk { vm, .. }
+            | Self::RemoveMemory { vm, .. }
+            | Self::Reclaim { vm, .. } => *vm,
         }
     }
 
@@ -66,6 +93,11 @@ impl Effect {
             Self::DeleteVm { .. } => "delete-vm",
             Self::TakeSnapshot(_) => "take",
             Self::Revert(_) => "revert",
+            Self::CloneDisks(_) => "clone",
+            Self::AttachDisk { .. } => "attach",
+            Self::DetachDisk { .. } => "detach",
+            Self::ResizeDisk(_) => "resize",
+            Self::VerifySnapshot(_) => "verify",
             Self::RemoveMemory { .. } => "remove-memory",
             Self::Reclaim { .. } => "reclaim",
         }
@@ -195,6 +227,52 @@ pub struct Revert {
     pub after: After,
     /// Whether it runs now.
     pub running: bool,
+}
+
+/// Make the disks of a clone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CloneDisks {
+    /// The machine whose disks are cloned.
+    pub from: VmId,
+    /// The machine that gets them.
+    pub to: VmId,
+    /// The disks.
+    pub disks: Vec<CloneDisk>,
+    /// Whether the clone shares the layers, instead of copying what is in them.
+    pub linked: bool,
+    /// The kernel that is copied with them, if the machine has one.
+    pub kernel: Option<Kernel>,
+}
+
+/// A disk of a clone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CloneDisk {
+    /// The frozen layers it is made of, topmost first.
+    pub chain: Vec<LayerFile>,
+    /// The layer that the clone writes to.
+    pub layer: LayerFile,
+}
+
+/// Change the size of a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResizeDisk {
+    /// Whose.
+    pub vm: VmId,
+    /// Its active layer.
+    pub layer: LayerFile,
+    /// Its size as the guest will see it.
+    pub size_bytes: u64,
+}
+
+/// Prove that a snapshot is whole.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verify {
+    /// Which.
+    pub snapshot: SnapshotId,
+    /// Whether it has memory to load.
+    pub memory: bool,
+    /// A machine to load it into; each chain begins with a layer that is thrown away.
+    pub launch: Launch,
 }
 
 /// How a machine is after a revert (R3, E17, E18).

@@ -41,4 +41,14 @@ ids! {
     OperationId
     /// One act of an agent on its host.
     EffectId
+    /// A domain: accounts and domains beneath it.
+    DomainId
+    /// An account, which has machines.
+    AccountId
+    /// A person, or a program.
+    UserId
+    /// What a user shows to be let in.
+    TokenId
+    /// Settings for new machines.
+    ProfileId
 }

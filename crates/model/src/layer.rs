@@ -24,6 +24,9 @@ pub struct Layer {
     pub rank: u32,
     /// What its file takes on disk, as last seen.
     pub size_bytes: u64,
+    /// Whether its file is another machine's as well, as a linked clone has it: then neither what
+    /// is in it nor what it says it lies on is ever changed.
+    pub shared: bool,
 }
 
 /// The format of a layer's file.
@@ -63,6 +66,19 @@ impl LayerFile {
 }
 
 impl Layer {
+    /// A new layer that nothing was written to yet.
+    pub fn fresh(file: LayerFile, disk: DiskId, parent: Option<LayerId>) -> Self {
+        Self {
+            id: file.id,
+            disk,
+            parent,
+            format: file.format,
+            rank: 0,
+            size_bytes: 0,
+            shared: false,
+        }
+    }
+
     /// What an agent needs to know to find the file.
     pub fn file(&self) -> LayerFile {
         LayerFile { id: self.id, format: self.format }

@@ -4,6 +4,7 @@
 //! iteration order that depends on a hash. Edges load a [`timeline::Timeline`], ask
 //! [`operation::step`] and record the [`change::Change`]s and [`effect::Effect`]s it answers.
 
+pub mod access;
 pub mod capability;
 pub mod change;
 pub mod config;
@@ -14,13 +15,18 @@ pub mod moment;
 pub mod name;
 pub mod operation;
 pub mod outcome;
+pub mod quota;
 pub mod reclaim;
 pub mod refusal;
+pub mod settings;
 pub mod snapshot;
 pub mod timeline;
 pub mod tree;
 pub mod vm;
 
-pub use id::{DiskId, EffectId, LayerId, OperationId, SnapshotId, VmId};
+pub use id::{
+    AccountId, DiskId, DomainId, EffectId, LayerId, OperationId, ProfileId, SnapshotId, TokenId,
+    UserId, VmId,
+};
 pub use moment::Moment;
 pub use refusal::{Code, Refusal};

@@ -1,5 +1,6 @@
 //! Moments: points in time, in UTC.
 
+use crate::refusal::{Code, Refusal};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,18 @@ impl Moment {
         self.timestamp().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
     }
 
+    /// The moment that RFC 3339 text says.
+    ///
+    /// # Errors
+    /// A refusal when it says none.
+    pub fn from_rfc3339(text: &str) -> Result<Self, Refusal> {
+        text.parse::<Timestamp>().map(|at| Self(at.as_millisecond())).map_err(|error| {
+            Refusal::new(Code::InvalidRequest)
+                .detail(format!("{text:?} is no moment: {error}"))
+                .hint("such as 2026-11-20T14:46:05Z")
+        })
+    }
+
     fn timestamp(self) -> Timestamp {
         Timestamp::from_millisecond(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
     }
@@ -34,5 +47,7 @@ mod tests {
         let moment = Moment(1_795_185_965_123);
         assert_eq!(moment.as_default_name(), "2026-11-20 14:46:05Z");
         assert_eq!(moment.to_rfc3339(), "2026-11-20T14:46:05.123Z");
+        assert_eq!(Moment::from_rfc3339(&moment.to_rfc3339()), Ok(moment));
+        assert!(Moment::from_rfc3339("tomorrow").is_err());
     }
 }

@@ -2,11 +2,13 @@
 //! snapshot: which layers may be removed, merged or folded, and what is recorded afterwards.
 
 use crate::change::{Change, SnapshotChange};
-use crate::id::{DiskId, LayerId};
+use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{DEPTH_MOST, Format, Layer, LayerFile};
 use crate::outcome::Facts;
+use crate::snapshot::Snapshot;
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// How many layers of one rank are folded into one of the next.
@@ -44,6 +46,9 @@ pub enum Reclaim {
         rank: u32,
         /// What lies on the top of `chain` and will lie on `fresh`.
         above: Vec<LayerFile>,
+        /// Whether the top of `chain` stays, for a shared layer that lies on it.
+        #[serde(default)]
+        keep: bool,
     },
 }
 
@@ -65,14 +70,15 @@ fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
             (None, _) => {
                 return Some(Reclaim::Remove { layer: layer.file() });
             }
-            (Some(child), None) => {
+            // What is shared is not written to; it stays until the other machine is gone.
+            (Some(child), None) if !layer.shared => {
                 return Some(Reclaim::Merge {
                     child: child.file(),
                     into: layer.file(),
                     above: timeline.children(child.id).map(Layer::file).collect(),
                 });
             }
-            (Some(_), Some(_)) => {}
+            (Some(_), _) => {}
         }
     }
     None
@@ -86,10 +92,12 @@ fn fold(timeline: &Timeline) -> Option<Reclaim> {
             continue;
         };
         let base = chain[length];
+        let id = folded_id(timeline.vm.id, chain[0].id, base.id);
         return Some(Reclaim::Fold {
             base,
-            above: timeline.children(chain[0].id).map(Layer::file).collect(),
-            fresh: LayerFile { id: folded_id(chain[0].id, base.id), format: Format::Qcow2 },
+            above: movable(timeline, chain[0].id).map(Layer::file).collect(),
+            fresh: LayerFile { id, format: Format::Qcow2 },
+            keep: timeline.children(chain[0].id).any(|above| above.shared),
             chain,
             rank,
         });
@@ -99,9 +107,16 @@ fn fold(timeline: &Timeline) -> Option<Reclaim> {
 
 /// The id of what a layer folded down to `base` becomes: the same whenever it is planned again, so
 /// that a fold that failed half-way is taken up where it was. The layer goes when the fold is done,
-/// so that no other fold gets this id; both are random, so that nothing else has it.
-fn folded_id(top: LayerId, base: LayerId) -> LayerId {
-    LayerId(Uuid::from_u128(top.0.as_u128() ^ base.0.as_u128().rotate_left(1)))
+/// so that no other fold gets this id; all are random, so that nothing else has it, nor has a clone
+/// that folds the same layers.
+fn folded_id(vm: VmId, top: LayerId, base: LayerId) -> LayerId {
+    let [vm, top, base] = [vm.0, top.0, base.0].map(|id| id.as_u128());
+    LayerId(Uuid::from_u128(vm.rotate_left(2) ^ top ^ base.rotate_left(1)))
+}
+
+/// What lies on a layer and can be put on another one: a shared layer stays where it is.
+fn movable(timeline: &Timeline, on: LayerId) -> impl Iterator<Item = &Layer> {
+    timeline.children(on).filter(|layer| !layer.shared)
 }
 
 /// How many of the topmost frozen layers to fold, and the rank of the result. The lowest layer is
@@ -133,6 +148,7 @@ impl Reclaim {
                     format: fresh.format,
                     rank: *rank,
                     size_bytes: 0,
+                    shared: false,
                 });
                 let mut changes = vec![added];
                 changes.extend(replace(timeline, chain[0].id, fresh.id));
@@ -152,7 +168,7 @@ pub fn sizes(facts: &Facts) -> impl Iterator<Item = Change> + '_ {
 /// Puts `new` in the place of `old`, which goes.
 fn replace(timeline: &Timeline, old: LayerId, new: LayerId) -> Vec<Change> {
     let mut changes = Vec::new();
-    for above in timeline.children(old) {
+    for above in movable(timeline, old) {
         changes.push(Change::LayerMoved { layer: above.id, parent: Some(new) });
     }
     for snapshot in timeline.snapshots.values() {
@@ -162,7 +178,9 @@ fn replace(timeline: &Timeline, old: LayerId, new: LayerId) -> Vec<Change> {
     }
     let active = timeline.active.iter().find(|&(_, &layer)| layer == old);
     changes.extend(active.map(|(&disk, _): (&DiskId, _)| Change::DiskActive { disk, layer: new }));
-    changes.push(Change::LayerGone(old));
+    if timeline.children(old).all(|above| !above.shared) {
+        changes.push(Change::LayerGone(old));
+    }
     changes
 }
 
@@ -177,8 +195,26 @@ pub struct Space {
     pub kept_bytes: u64,
 }
 
+/// What deleting each snapshot by itself would give back: its memory, and the layers that nothing
+/// else is made of.
+pub fn freed_by_each(timeline: &Timeline) -> BTreeMap<SnapshotId, u64> {
+    let mut holders: BTreeMap<LayerId, usize> = BTreeMap::new();
+    let held = timeline.snapshots.values().flat_map(|snapshot| snapshot.layers.values());
+    for &layer in held.chain(timeline.active.values()) {
+        *holders.entry(layer).or_default() += 1;
+    }
+    let parents: BTreeSet<LayerId> = timeline.layers.values().filter_map(|l| l.parent).collect();
+    let frees = |layer: &LayerId| holders[layer] == 1 && !parents.contains(layer);
+    let freed = |snapshot: &Snapshot| {
+        let layers = snapshot.layers.values().filter(|layer| frees(layer));
+        let sizes = layers.filter_map(|layer| Some(timeline.layers.get(layer)?.size_bytes));
+        snapshot.memory_bytes + sizes.sum::<u64>()
+    };
+    timeline.snapshots.iter().map(|(&id, snapshot)| (id, freed(snapshot))).collect()
+}
+
 /// What would become of space if the snapshots in `gone` were deleted.
-pub fn forecast(timeline: &Timeline, gone: &[crate::id::SnapshotId]) -> Space {
+pub fn forecast(timeline: &Timeline, gone: &[SnapshotId]) -> Space {
     let mut after = timeline.clone();
     let mut space = Space::default();
     let held_before = timeline.needed();

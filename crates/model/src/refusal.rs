@@ -51,6 +51,8 @@ pub enum Class {
     Conflict,
     /// The request is too large.
     TooLarge,
+    /// Too much was asked for in too short a time.
+    TooMany,
     /// The world failed, or we did.
     Failed,
 }
@@ -59,6 +61,13 @@ codes! {
     InvalidRequest "invalid-request" Invalid "the request is not understood";
     NameInvalid "name-invalid" Invalid "the name is not allowed";
     Unauthorized "unauthorized" Unauthorized "a valid token is needed";
+    SignInFailed "sign-in-failed" Unauthorized "user and password do not fit";
+    TooManyAttempts "too-many-attempts" TooMany "too many attempts to sign in";
+    NotAllowed "not-allowed" Forbidden "you may not do this";
+    SnapshotsNotAllowed "snapshots-not-allowed" Forbidden
+        "users may not work with this virtual machine's snapshots";
+    MemoryNotAllowed "memory-not-allowed" Forbidden
+        "users may not save this virtual machine's memory";
     ForeignHost "foreign-host" Forbidden "the request names a foreign host or origin";
     BodyTooLarge "body-too-large" TooLarge "the request's body is too large";
     UnknownAddress "unknown-address" Missing "there is nothing at this address";
@@ -67,10 +76,29 @@ codes! {
     UnknownSnapshot "unknown-snapshot" Missing "there is no such snapshot";
     UnknownOperation "unknown-operation" Missing "there is no such operation";
     UnknownHost "unknown-host" Missing "there is no such host";
+    UnknownHypervisor "unknown-hypervisor" Missing "there is no such kind of hypervisor";
     UnknownPool "unknown-pool" Missing "there is no such pool";
+    UnknownDisk "unknown-disk" Missing "there is no such disk";
+    UnknownDomain "unknown-domain" Missing "there is no such domain";
+    UnknownAccount "unknown-account" Missing "there is no such account";
+    UnknownUser "unknown-user" Missing "there is no such user";
+    UnknownToken "unknown-token" Missing "there is no such token";
+    UnknownProfile "unknown-profile" Missing "there is no such profile";
+    NameAmbiguous "name-ambiguous" Conflict "several have this name";
     NameTaken "name-taken" Conflict "the name is taken";
     VmBusy "vm-busy" Conflict "another operation holds the virtual machine";
     OperationRuns "operation-runs" Conflict "the operation runs already";
+    OperationEnded "operation-ended" Conflict "the operation is over";
+    NotEmpty "not-empty" Conflict "something is still in it";
+    StillUsed "still-used" Conflict "it is still used";
+    SnapshotsDisabled "snapshots-disabled" Conflict "snapshots are switched off here";
+    SnapshotLimitReached "snapshot-limit-reached" Conflict
+        "the virtual machine has as many snapshots as it may have";
+    QuotaReached "quota-reached" Conflict "the account's quota is reached";
+    SnapshotProtected "snapshot-protected" Conflict "a snapshot is protected";
+    VmHasSnapshots "vm-has-snapshots" Conflict "the virtual machine has snapshots";
+    VmHasMemory "vm-has-memory-snapshots" Conflict
+        "the virtual machine has snapshots with memory";
     KeyReused "key-reused" Conflict "the Idempotency-Key was used for another request";
     VmNotRunning "vm-not-running" Conflict "the virtual machine is not running";
     VmNotStopped "vm-not-stopped" Conflict "the virtual machine is not stopped";
@@ -93,6 +121,7 @@ codes! {
     StorageFailed "storage-failed" Failed "the storage reported an error";
     GuestLost "guest-lost" Failed "the virtual machine's process ended";
     LoadFailed "load-failed" Failed "the snapshot's memory could not be loaded";
+    VerifyFailed "verify-failed" Failed "the snapshot is not whole";
     Internal "internal" Failed "something went wrong inside tintype";
 }
 

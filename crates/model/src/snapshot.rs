@@ -40,6 +40,16 @@ pub struct Snapshot {
     pub config: Config,
     /// The layer that holds each disk as it was.
     pub layers: BTreeMap<DiskId, LayerId>,
+    /// Who asked for it.
+    pub created_by: String,
+    /// When it goes by itself.
+    pub expires_at: Option<Moment>,
+    /// Whether it cannot be deleted.
+    pub protected: bool,
+    /// Whether it was taken before a revert, to have a way back (R4).
+    pub safety: bool,
+    /// When it was last proved to be whole.
+    pub verified_at: Option<Moment>,
 }
 
 /// What a snapshot holds (E5).

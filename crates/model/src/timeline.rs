@@ -72,6 +72,8 @@ impl Timeline {
         match change {
             Change::VmState(state) => self.vm.state = *state,
             Change::VmConfig(config) => self.vm.config = config.clone(),
+            Change::VmSettings(settings) => self.vm.settings = *settings,
+            Change::VmName(name) => self.vm.name.clone_from(name),
             Change::VmGeneration(generation) => self.vm.generation = *generation,
             Change::VmCurrent(current) => self.vm.current = *current,
             Change::VmOperation(operation) => self.vm.operation = *operation,
@@ -103,6 +105,10 @@ impl Timeline {
             }
             Change::LayerGone(id) => drop(self.layers.remove(id)),
             Change::DiskActive { disk, layer } => drop(self.active.insert(*disk, *layer)),
+            Change::DiskGone(disk) => {
+                self.active.remove(disk);
+                self.layers.retain(|_, layer| layer.disk != *disk);
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! A virtual machine.
 
 use crate::config::Config;
-use crate::id::{EffectId, OperationId, SnapshotId, VmId};
+use crate::id::{AccountId, EffectId, OperationId, SnapshotId, VmId};
 use crate::moment::Moment;
+use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -11,12 +12,16 @@ use uuid::Uuid;
 pub struct Vm {
     /// Its id.
     pub id: VmId,
-    /// Its name, unique.
+    /// The account that has it.
+    pub account: AccountId,
+    /// Its name, unique in its account.
     pub name: String,
     /// Whether it runs.
     pub state: VmState,
     /// The hardware it has now.
     pub config: Config,
+    /// What may be done with its snapshots.
+    pub settings: Settings,
     /// The generation id the guest sees; new after every revert.
     pub generation: Uuid,
     /// The snapshot that NOW is a child of (A12, E4, R6).

@@ -1,18 +1,23 @@
 //! Every refusal of the model, with its code and what it says.
 
 use std::collections::BTreeMap;
+use tintype_model::access::Role;
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::change::Change;
-use tintype_model::config::{Accel, Config, Firmware, Platform};
-use tintype_model::effect::After;
+use tintype_model::config::{Accel, Config, Disk, Firmware, Platform, Role as DiskRole};
+use tintype_model::effect::{After, NewDisk, Source};
+use tintype_model::layer::{Format, LayerFile};
 use tintype_model::operation::{
-    Command, CreateSnapshot, DeleteSnapshots, Power, RevertTo, StopVm, accept,
+    Asker, AttachDisk, Command, Conditions, CreateSnapshot, DeleteSnapshots, DetachDisk, Power,
+    ResizeDisk, RevertTo, SetVm, StopVm, accept,
 };
+use tintype_model::quota::{Quota, Usage};
+use tintype_model::settings::{Limit, Settings};
 use tintype_model::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
 use tintype_model::vm::{Vm, VmState};
-use tintype_model::{Moment, OperationId, SnapshotId, VmId};
+use tintype_model::{AccountId, DiskId, LayerId, Moment, OperationId, SnapshotId, VmId};
 use uuid::Uuid;
 
 fn platform() -> Platform {
@@ -21,7 +26,9 @@ fn platform() -> Platform {
 
 fn capabilities() -> Capabilities {
     Capabilities {
+        kind: "qemu".into(),
         hypervisor: "QEMU".into(),
+        snapshot_cap: Limit::Unlimited,
         platform: platform(),
         machines: vec!["pc-q35-10.0".into()],
         accels: vec![Accel::Tcg],
@@ -48,9 +55,11 @@ const ONE: SnapshotId = SnapshotId(Uuid::from_u128(1));
 fn timeline(state: VmState) -> Timeline {
     let mut timeline = Timeline::of(Vm {
         id: VmId(Uuid::from_u128(9)),
+        account: AccountId(Uuid::nil()),
         name: "web".into(),
         state,
         config: config(),
+        settings: Settings::default(),
         generation: Uuid::nil(),
         current: Some(ONE),
         operation: None,
@@ -73,6 +82,11 @@ fn timeline(state: VmState) -> Timeline {
         memory_bytes: 0,
         config: config(),
         layers: BTreeMap::new(),
+        created_by: "somebody".into(),
+        expires_at: None,
+        protected: false,
+        safety: false,
+        verified_at: None,
     })));
     timeline
 }
@@ -83,17 +97,43 @@ fn create(name: &str, kind: Kind) -> Command {
         name: Some(name.to_owned()),
         description: String::new(),
         kind,
+        expires_at: None,
+        protected: false,
     })
 }
 
 fn revert() -> Command {
-    Command::RevertTo(RevertTo { snapshot: ONE, after: After::Resumed })
+    Command::RevertTo(RevertTo { snapshot: ONE, after: After::Resumed, safety: None })
+}
+
+fn asker(role: Role) -> Asker {
+    Asker { name: "somebody".into(), role, force: false }
+}
+
+fn conditions(capabilities: &Capabilities) -> Conditions<'_> {
+    Conditions {
+        capabilities,
+        snapshots_enabled: true,
+        quota: Quota::default(),
+        usage: Usage::default(),
+        at: Moment(0),
+    }
 }
 
 /// What a command on such a machine is refused with.
 fn said(timeline: &Timeline, command: &Command, capabilities: &Capabilities) -> String {
+    told(timeline, command, &asker(Role::Operator), &conditions(capabilities))
+}
+
+/// What somebody is told who gives a command under such conditions.
+fn told(
+    timeline: &Timeline,
+    command: &Command,
+    asker: &Asker,
+    conditions: &Conditions<'_>,
+) -> String {
     let id = OperationId(Uuid::from_u128(5));
-    match accept(timeline, id, command, capabilities, Moment(0)) {
+    match accept(timeline, id, command, asker, conditions) {
         Ok(_) => "accepted".to_owned(),
         Err(no) => format!("{} | {no} | {} | {:?}", no.code, no.hint, no.blocking.len()),
     }
@@ -152,8 +192,8 @@ fn refuses_a_second_operation_while_one_runs() {
             &busy,
             &command,
             "vm-busy | another operation holds the virtual machine: operation \
-             00000000-0000-0000-0000-000000000007 holds web | wait for it: tintype operation wait \
-             00000000-0000-0000-0000-000000000007 | 1",
+             00000000-0000-0000-0000-000000000007 holds web | wait for it (tintype operation wait \
+             00000000-0000-0000-0000-000000000007), or get in line: --queue | 1",
         );
     }
 }
@@ -187,7 +227,7 @@ fn memory_of_another_platform_is_refused_beforehand() {
     let mut other_cpu = capabilities();
     other_cpu.platform.cpu = "host".into();
     assert!(said(&timeline, &revert(), &other_cpu).starts_with("memory-not-loadable"));
-    let disks = RevertTo::new(&timeline.snapshots[&ONE], Power::Stopped);
+    let disks = RevertTo::new(&timeline.snapshots[&ONE], Power::Stopped, None);
     assert_eq!(said(&timeline, &Command::RevertTo(disks), &other_cpu), "accepted");
 }
 
@@ -204,7 +244,7 @@ fn only_what_runs_is_stopped_and_only_what_is_off_is_started() {
     check(
         &timeline(VmState::Running),
         &Command::StartVm,
-        "vm-not-stopped | the virtual machine is not stopped: web is running |  | 0",
+        "vm-not-stopped | the virtual machine is not stopped: web is running | stop it first | 0",
     );
 }
 
@@ -217,4 +257,203 @@ fn what_the_host_cannot_do_is_refused_with_its_reason() {
     weak.machines.clear();
     let no = said(&timeline(VmState::Stopped), &Command::StartVm, &weak);
     assert!(no.starts_with("host-unsuitable"), "{no}");
+}
+
+/// C12, C20, R2, A38: at the limit it is refused, with the oldest named; the hypervisor's cap holds
+/// for a machine without a limit of its own; who may pass it says so.
+#[test]
+fn one_more_than_the_limit_is_refused_and_the_oldest_are_named() {
+    let mut full = timeline(VmState::Running);
+    full.vm.settings.snapshot_limit = Limit::Most(1);
+    check(
+        &full,
+        &create("two", Kind::Disk),
+        "snapshot-limit-reached | the virtual machine has as many snapshots as it may have: web \
+         may have 1 snapshots and has 1; the oldest: \"one\" | delete one, or raise the limit: \
+         tintype vm set VM --snapshot-limit N | 1",
+    );
+    full.vm.settings.snapshot_limit = Limit::Unlimited;
+    check(&full, &create("two", Kind::Disk), "accepted");
+    let capped = Capabilities { snapshot_cap: Limit::Most(1), ..capabilities() };
+    let no = said(&full, &create("two", Kind::Disk), &capped);
+    assert!(no.starts_with("snapshot-limit-reached"), "{no}");
+    let forced = Asker { force: true, ..asker(Role::Administrator) };
+    let told = told(&full, &create("two", Kind::Disk), &forced, &conditions(&capped));
+    assert_eq!(told, "accepted");
+}
+
+/// R10, R4: what could not be completed, and what is there for safety, take nobody's place.
+#[test]
+fn unavailable_and_safety_snapshots_do_not_count() {
+    let mut full = timeline(VmState::Running);
+    full.vm.settings.snapshot_limit = Limit::Most(1);
+    full.snapshots.get_mut(&ONE).unwrap().state = SnapshotState::Unavailable;
+    check(&full, &create("two", Kind::Disk), "accepted");
+    let one = full.snapshots.get_mut(&ONE).unwrap();
+    (one.state, one.safety) = (SnapshotState::Ready, true);
+    check(&full, &create("two", Kind::Disk), "accepted");
+}
+
+/// C25: a limit below what is there keeps what is there, which can still be worked with.
+#[test]
+fn a_lowered_limit_keeps_what_exists() {
+    let mut over = timeline(VmState::Running);
+    over.vm.settings.snapshot_limit = Limit::Most(0);
+    check(&over, &revert(), "accepted");
+    assert_eq!(over.snapshots.len(), 1);
+    let no = said(&over, &create("two", Kind::Disk), &capabilities());
+    assert!(no.starts_with("snapshot-limit-reached"), "{no}");
+}
+
+/// C1, C19, C21, R13: the settings bind users, and nobody else.
+#[test]
+fn settings_bind_users_only() {
+    let mut machine = timeline(VmState::Running);
+    let capabilities = capabilities();
+    let conditions = conditions(&capabilities);
+    let check = |machine: &Timeline, command: Command, role: Role, expected: &str| {
+        let said = told(machine, &command, &asker(role), &conditions);
+        assert!(said.starts_with(expected), "{role:?} {command:?}: {said}");
+    };
+    let memory = create("two", Kind::DiskAndMemory);
+    check(&machine, memory.clone(), Role::User, "memory-not-allowed");
+    check(&machine, create("two", Kind::Disk), Role::User, "accepted");
+    check(&machine, memory.clone(), Role::Operator, "accepted");
+    machine.vm.settings.memory_allowed = true;
+    check(&machine, memory.clone(), Role::User, "accepted");
+    machine.vm.settings.snapshots_allowed = false;
+    let delete = Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(ONE) });
+    for command in [memory.clone(), revert(), delete] {
+        check(&machine, command, Role::User, "snapshots-not-allowed");
+    }
+    check(&machine, memory, Role::Administrator, "accepted");
+}
+
+/// E30, R13: switched off, none are taken; what exists can be gone back to and deleted.
+#[test]
+fn switched_off_snapshots_are_not_taken_and_stay_usable() {
+    let machine = timeline(VmState::Running);
+    let capabilities = capabilities();
+    let off = Conditions { snapshots_enabled: false, ..conditions(&capabilities) };
+    let told = |command: Command| told(&machine, &command, &asker(Role::Operator), &off);
+    assert!(told(create("two", Kind::Disk)).starts_with("snapshots-disabled"));
+    assert_eq!(told(revert()), "accepted");
+    let delete = Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(ONE) });
+    assert_eq!(told(delete), "accepted");
+}
+
+/// E13, beyond it: an account's quota of snapshots and bytes; a create reserves its memory.
+#[test]
+fn a_quota_of_the_account_is_not_passed() {
+    let machine = timeline(VmState::Running);
+    let capabilities = capabilities();
+    let told = |quota: Quota, usage: Usage, kind: Kind| {
+        let conditions = Conditions { quota, usage, ..conditions(&capabilities) };
+        told(&machine, &create("two", kind), &asker(Role::User), &conditions)
+    };
+    let of = |snapshots, bytes| Quota { snapshots, bytes };
+    let usage = Usage { snapshots: 4, bytes: 100 << 20 };
+    let no = told(of(Limit::Most(4), Limit::Unlimited), usage, Kind::Disk);
+    assert!(no.starts_with("quota-reached") && no.contains("may have 4 snapshots"), "{no}");
+    let tight = of(Limit::Most(5), Limit::Most(120 << 20));
+    let no = told(tight, usage, Kind::Disk);
+    assert!(no.contains("33554432 are needed"), "{no}");
+    assert_eq!(told(of(Limit::Most(5), Limit::Most(132 << 20)), usage, Kind::Disk), "accepted");
+}
+
+/// A protected snapshot goes by no way: alone, with a subtree, with all, with its machine.
+#[test]
+fn what_is_protected_is_not_deleted() {
+    let mut machine = timeline(VmState::Stopped);
+    machine.snapshots.get_mut(&ONE).unwrap().protected = true;
+    let scopes = [Scope::One(ONE), Scope::Subtree(ONE), Scope::All];
+    let deletions = scopes.map(|scope| Command::DeleteSnapshots(DeleteSnapshots { scope }));
+    for command in deletions.into_iter().chain([Command::DeleteVm]) {
+        check(
+            &machine,
+            &command,
+            "snapshot-protected | a snapshot is protected: \"one\" | take the protection away \
+             first: tintype snapshot edit VM SNAPSHOT --unprotect | 1",
+        );
+    }
+    let children = Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::Children(ONE) });
+    check(&machine, &children, "accepted");
+}
+
+/// R1: deleting a machine deletes its snapshots, unless its settings keep them.
+#[test]
+fn a_machine_goes_with_its_snapshots_unless_they_are_kept() {
+    let mut machine = timeline(VmState::Stopped);
+    check(&machine, &Command::DeleteVm, "accepted");
+    machine.vm.settings.protect_snapshots = true;
+    check(
+        &machine,
+        &Command::DeleteVm,
+        "vm-has-snapshots | the virtual machine has snapshots: web has protect-snapshots on | \
+         delete its snapshots first | 1",
+    );
+}
+
+/// E8, E36, R5, R10: no disk comes, goes or changes its size while there are snapshots; one that
+/// could not be completed is in nobody's way.
+#[test]
+fn disks_stay_as_they_are_while_there_are_snapshots() {
+    let mut machine = timeline(VmState::Stopped);
+    let disk = DiskId(Uuid::from_u128(40));
+    let data = Disk { id: disk, size_bytes: 1 << 30, role: DiskRole::Data };
+    machine.vm.config.disks.push(data);
+    let layer = LayerFile { id: LayerId(Uuid::from_u128(41)), format: Format::Qcow2 };
+    let (size_bytes, source) = (1 << 20, Source::Empty);
+    let new = NewDisk { disk: DiskId(Uuid::from_u128(42)), layer, size_bytes, source };
+    let commands = [
+        Command::AttachDisk(AttachDisk { disk: new }),
+        Command::DetachDisk(DetachDisk { disk }),
+        Command::ResizeDisk(ResizeDisk { disk, size_bytes: 2 << 30 }),
+        Command::ResizeDisk(ResizeDisk { disk, size_bytes: 1 << 20 }),
+    ];
+    for command in &commands {
+        check(
+            &machine,
+            command,
+            "vm-has-snapshots | the virtual machine has snapshots: web has \"one\" | delete its \
+             snapshots first, or clone it | 1",
+        );
+    }
+    machine.snapshots.get_mut(&ONE).unwrap().state = SnapshotState::Unavailable;
+    for command in &commands {
+        check(&machine, command, "accepted");
+    }
+    machine.vm.state = VmState::Running;
+    let grow = Command::ResizeDisk(ResizeDisk { disk, size_bytes: 2 << 30 });
+    check(&machine, &grow, "accepted");
+    for command in [&commands[0], &commands[1], &commands[3]] {
+        let no = said(&machine, command, &capabilities());
+        assert!(no.starts_with("vm-not-stopped"), "{no}");
+    }
+}
+
+/// C17, E9, E37, R5: hardware changes freely with snapshots of disks, and with memory snapshots
+/// when these may lose their memory; names, tags and limits always.
+#[test]
+fn hardware_changes_with_memory_snapshots_only_when_these_may_lose_it() {
+    let mut machine = timeline(VmState::Stopped);
+    let larger = Config { vcpus: 4, ..config() };
+    let set = |discard_memory| SetVm { config: larger.clone(), discard_memory };
+    check(
+        &machine,
+        &Command::SetVm(Box::new(set(false))),
+        "vm-has-memory-snapshots | the virtual machine has snapshots with memory: \"one\" | \
+         --discard-memory turns these into snapshots of the disks only | 1",
+    );
+    assert_eq!(set(true).at_once(&machine), Ok(None), "there is memory to be removed");
+    check(&machine, &Command::SetVm(Box::new(set(true))), "accepted");
+    machine.snapshots.get_mut(&ONE).unwrap().kind = Kind::Disk;
+    assert_eq!(
+        set(false).at_once(&machine),
+        Ok(Some(vec![Change::VmConfig(larger.clone())])),
+        "records alone change"
+    );
+    machine.vm.state = VmState::Running;
+    let no = said(&machine, &Command::SetVm(Box::new(set(true))), &capabilities());
+    assert!(no.starts_with("vm-not-stopped"), "{no}");
 }

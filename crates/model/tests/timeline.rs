@@ -4,22 +4,26 @@
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::test_runner::Config as ProptestConfig;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::change::Change;
 use tintype_model::config::{Accel, Config, Disk, Firmware, Platform, Role};
 use tintype_model::effect::{Effect, Facts, Outcome};
 use tintype_model::layer::{DEPTH_MOST, Format, Layer, LayerFile};
 use tintype_model::operation::{
-    Command, CreateSnapshot, DeleteSnapshots, Event, Operation, Phase, Power, RevertTo, Scene,
-    accept, step,
+    Asker, Command, Conditions, CreateSnapshot, DeleteSnapshots, Event, Operation, Phase, Power,
+    RevertTo, Scene, accept, step,
 };
+use tintype_model::quota::Quota;
 use tintype_model::reclaim::{self, Reclaim};
-use tintype_model::snapshot::Kind;
+use tintype_model::settings::{Limit, Settings};
+use tintype_model::snapshot::{Kind, Snapshot};
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
 use tintype_model::vm::{Vm, VmState};
-use tintype_model::{DiskId, LayerId, Moment, OperationId, SnapshotId, VmId};
+use tintype_model::{AccountId, DiskId, LayerId, Moment, OperationId, SnapshotId, VmId};
 use uuid::Uuid;
 
 type Content = BTreeMap<u8, u64>;
@@ -29,6 +33,9 @@ enum Act {
     Write(u8),
     Take,
     Revert(usize),
+    RevertSafely(usize),
+    Clone(usize),
+    ForgetClones,
     DeleteOne(usize),
     DeleteSubtree(usize),
     DeleteChildren(usize),
@@ -41,6 +48,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => (0..8_u8).prop_map(Act::Write),
         6 => Just(Act::Take),
         3 => any::<usize>().prop_map(Act::Revert),
+        1 => any::<usize>().prop_map(Act::RevertSafely),
+        1 => any::<usize>().prop_map(Act::Clone),
+        1 => Just(Act::ForgetClones),
         3 => any::<usize>().prop_map(Act::DeleteOne),
         1 => any::<usize>().prop_map(Act::DeleteSubtree),
         1 => any::<usize>().prop_map(Act::DeleteChildren),
@@ -90,10 +100,21 @@ impl Reference {
     }
 }
 
+/// A file, which may have several names.
+type File = Rc<RefCell<Content>>;
+
+/// What a linked clone has of the machine it was made of: each layer with what it says it lies on.
+struct LinkedClone {
+    ids: Vec<(LayerId, Option<LayerId>)>,
+    files: Vec<File>,
+    content: Content,
+}
+
 /// A machine with one disk, its layers as they would lie on storage.
 struct Machine {
     timeline: Timeline,
-    layers: BTreeMap<LayerId, Content>,
+    layers: BTreeMap<LayerId, File>,
+    clones: Vec<LinkedClone>,
     ids: u128,
     writes: u64,
 }
@@ -113,21 +134,22 @@ impl Machine {
         };
         let mut timeline = Timeline::of(Vm {
             id: VmId(Uuid::from_u128(3)),
+            account: AccountId(Uuid::nil()),
             name: "vm".into(),
             state: VmState::Running,
             config,
+            settings: Settings { snapshot_limit: Limit::Unlimited, ..Settings::default() },
             generation: Uuid::from_u128(4),
             current: None,
             operation: None,
             reclaim: None,
             created_at: Moment(0),
         });
-        let (format, rank) = (Format::Raw, 0);
-        let layer = Layer { id: base, disk, parent: None, format, rank, size_bytes: 1 };
+        let layer = Layer::fresh(LayerFile { id: base, format: Format::Raw }, disk, None);
         timeline.apply(&Change::LayerAdded(layer));
         timeline.apply(&Change::DiskActive { disk, layer: base });
-        let layers = BTreeMap::from([(base, Content::new())]);
-        Self { timeline, layers, ids: 100, writes: 0 }
+        let layers = BTreeMap::from([(base, File::default())]);
+        Self { timeline, layers, clones: Vec::new(), ids: 100, writes: 0 }
     }
 
     fn active(&self) -> LayerId {
@@ -137,7 +159,7 @@ impl Machine {
     fn seen(&self, top: LayerId) -> Content {
         let mut content = Content::new();
         for file in self.timeline.chain(top).iter().rev() {
-            content.extend(self.layers[&file.id].clone());
+            content.extend(self.layers[&file.id].borrow().clone());
         }
         content
     }
@@ -145,26 +167,63 @@ impl Machine {
     fn run(&mut self, snapshot: Option<SnapshotId>, command: Command) {
         let capabilities = capabilities();
         let id = OperationId(Uuid::from_u128(7));
-        let changes = accept(&self.timeline, id, &command, &capabilities, Moment(0)).unwrap();
+        let asker = Asker::tintype();
+        let conditions = Conditions {
+            capabilities: &capabilities,
+            snapshots_enabled: true,
+            quota: Quota::default(),
+            usage: self.timeline.usage(),
+            at: Moment(0),
+        };
+        let changes = accept(&self.timeline, id, &command, &asker, &conditions).unwrap();
         self.apply(&changes);
         let vm = self.timeline.vm.id;
         let (phase, created_at) = (Phase::Waiting, Moment(0));
         let mut operation =
-            Operation { id, vm, snapshot, command, phase, created_at, ended_at: None };
+            Operation { id, vm, snapshot, command, asker, phase, created_at, ended_at: None };
         self.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
-        match &*effect {
-            Effect::TakeSnapshot(take) => {
-                self.layers.insert(take.disks[0].overlay, Content::new());
+        while let Phase::Performing { effect, .. } = operation.phase.clone() {
+            match &*effect {
+                Effect::TakeSnapshot(take) => {
+                    self.layers.insert(take.disks[0].overlay, File::default());
+                }
+                Effect::Revert(revert) => {
+                    self.layers.insert(revert.launch.disks[0].chain[0].id, File::default());
+                }
+                _ => {}
             }
-            Effect::Revert(revert) => {
-                self.layers.insert(revert.launch.disks[0].chain[0].id, Content::new());
-            }
-            _ => {}
+            let facts = Facts { switched: true, running: true, ..Facts::default() };
+            self.step(&mut operation, Event::Performed(Outcome::Done(facts)));
         }
-        let facts = Facts { switched: true, running: true, ..Facts::default() };
-        self.step(&mut operation, Event::Performed(Outcome::Done(facts)));
         assert!(operation.has_ended());
+    }
+
+    /// Links a clone to what a snapshot holds, as storage does: the very files, by other names.
+    fn clone_of(&mut self, snapshot: SnapshotId, content: Content) {
+        let top = *self.timeline.snapshots[&snapshot].layers.values().next().unwrap();
+        let chain = self.timeline.chain(top);
+        for file in &chain {
+            self.timeline.layers.get_mut(&file.id).unwrap().shared = true;
+        }
+        let parents: Vec<_> = chain.iter().map(|f| self.timeline.layers[&f.id].parent).collect();
+        let files = chain.iter().map(|file| Rc::clone(&self.layers[&file.id])).collect();
+        let ids = chain.iter().map(|file| file.id).zip(parents).collect();
+        self.clones.push(LinkedClone { ids, files, content });
+    }
+
+    fn check_clones(&self) {
+        for clone in &self.clones {
+            let mut seen = Content::new();
+            for file in clone.files.iter().rev() {
+                seen.extend(file.borrow().clone());
+            }
+            assert_eq!(seen, clone.content, "what a clone sees has changed");
+            for (id, parent) in &clone.ids {
+                if let Some(layer) = self.timeline.layers.get(id) {
+                    assert_eq!(layer.parent, *parent, "what a shared file lies on has changed");
+                }
+            }
+        }
     }
 
     fn step(&mut self, operation: &mut Operation, event: Event) {
@@ -192,16 +251,16 @@ impl Machine {
         match &work {
             Reclaim::Remove { .. } => {}
             Reclaim::Merge { child, into, .. } => {
-                let upper = self.layers[&child.id].clone();
-                self.layers.get_mut(&into.id).unwrap().extend(upper);
+                let upper = self.layers[&child.id].borrow().clone();
+                self.layers[&into.id].borrow_mut().extend(upper);
             }
             Reclaim::Fold { chain, base, fresh, .. } => {
                 let length = chain.iter().position(|file| file == base).unwrap();
                 let mut folded = Content::new();
                 for LayerFile { id, .. } in chain[..length].iter().rev() {
-                    folded.extend(self.layers[id].clone());
+                    folded.extend(self.layers[id].borrow().clone());
                 }
-                self.layers.insert(fresh.id, folded);
+                self.layers.insert(fresh.id, Rc::new(RefCell::new(folded)));
             }
         }
         let changes = work.conclude(&self.timeline, &Facts::default());
@@ -217,7 +276,9 @@ fn platform() -> Platform {
 
 fn capabilities() -> Capabilities {
     Capabilities {
+        kind: "test".into(),
         hypervisor: "test".into(),
+        snapshot_cap: Limit::Unlimited,
         platform: platform(),
         machines: vec!["m".into()],
         accels: vec![Accel::Tcg],
@@ -227,40 +288,16 @@ fn capabilities() -> Capabilities {
     }
 }
 
-fn play(machine: &mut Machine, reference: &mut Reference, act: &Act) {
-    let pick = |n: usize| {
-        let ids: Vec<SnapshotId> = reference.snapshots.keys().copied().collect();
-        (!ids.is_empty()).then(|| ids[n % ids.len()])
-    };
+/// One of the snapshots there are.
+fn picked(reference: &Reference, n: usize) -> Option<SnapshotId> {
+    let ids: Vec<SnapshotId> = reference.snapshots.keys().copied().collect();
+    (!ids.is_empty()).then(|| ids[n % ids.len()])
+}
+
+fn prune(machine: &mut Machine, reference: &mut Reference, act: &Act) {
+    let pick = |n: usize| picked(reference, n);
     let delete = |scope| Command::DeleteSnapshots(DeleteSnapshots { scope });
     match act {
-        Act::Write(block) => {
-            machine.writes += 1;
-            let active = machine.active();
-            machine.layers.get_mut(&active).unwrap().insert(*block, machine.writes);
-            reference.now.insert(*block, machine.writes);
-        }
-        Act::Take => {
-            while reclaim::must_fold_first(&machine.timeline) {
-                assert!(machine.reclaim(), "a chain at its bound can be folded");
-            }
-            machine.ids += 1;
-            let snapshot = SnapshotId(Uuid::from_u128(machine.ids));
-            let name = Some(snapshot.to_string());
-            let (description, kind) = (String::new(), Kind::DiskAndMemory);
-            let create = CreateSnapshot { snapshot, name, description, kind };
-            machine.run(Some(snapshot), Command::CreateSnapshot(create));
-            let copy = (reference.current, reference.now.clone());
-            reference.snapshots.insert(snapshot, copy);
-            reference.current = Some(snapshot);
-        }
-        Act::Revert(n) => {
-            let Some(id) = pick(*n) else { return };
-            let to = RevertTo::new(&machine.timeline.snapshots[&id], Power::AsTaken);
-            machine.run(Some(id), Command::RevertTo(to));
-            reference.now = reference.snapshots[&id].1.clone();
-            reference.current = Some(id);
-        }
         Act::DeleteOne(n) => {
             let Some(id) = pick(*n) else { return };
             machine.run(Some(id), delete(Scope::One(id)));
@@ -284,6 +321,74 @@ fn play(machine: &mut Machine, reference: &mut Reference, act: &Act) {
             let gone: Vec<_> = reference.snapshots.keys().copied().collect();
             reference.delete(&gone);
         }
+        _ => {}
+    }
+}
+
+fn play(machine: &mut Machine, reference: &mut Reference, act: &Act) {
+    let pick = |n: usize| picked(reference, n);
+    match act {
+        Act::Write(block) => {
+            machine.writes += 1;
+            let active = machine.active();
+            machine.layers[&active].borrow_mut().insert(*block, machine.writes);
+            reference.now.insert(*block, machine.writes);
+        }
+        Act::Take => {
+            while reclaim::must_fold_first(&machine.timeline) {
+                assert!(machine.reclaim(), "a chain at its bound can be folded");
+            }
+            machine.ids += 1;
+            let snapshot = SnapshotId(Uuid::from_u128(machine.ids));
+            let name = Some(snapshot.to_string());
+            let (description, kind) = (String::new(), Kind::DiskAndMemory);
+            let (expires_at, protected) = (None, false);
+            let create =
+                CreateSnapshot { snapshot, name, description, kind, expires_at, protected };
+            machine.run(Some(snapshot), Command::CreateSnapshot(create));
+            let copy = (reference.current, reference.now.clone());
+            reference.snapshots.insert(snapshot, copy);
+            reference.current = Some(snapshot);
+        }
+        Act::Revert(n) => {
+            let Some(id) = pick(*n) else { return };
+            let to = RevertTo::new(&machine.timeline.snapshots[&id], Power::AsTaken, None);
+            machine.run(Some(id), Command::RevertTo(to));
+            reference.now = reference.snapshots[&id].1.clone();
+            reference.current = Some(id);
+        }
+        Act::RevertSafely(n) => {
+            let Some(id) = pick(*n) else { return };
+            let is_old = |s: &&Snapshot| s.safety && s.id != id;
+            let old: Vec<_> = machine.timeline.snapshots.values().filter(is_old).collect();
+            let old: Vec<SnapshotId> = old.iter().map(|snapshot| snapshot.id).collect();
+            while reclaim::must_fold_first(&machine.timeline) {
+                assert!(machine.reclaim(), "a chain at its bound can be folded");
+            }
+            machine.ids += 1;
+            let safety = SnapshotId(Uuid::from_u128(machine.ids));
+            let target = &machine.timeline.snapshots[&id];
+            let to = RevertTo::new(target, Power::AsTaken, Some(safety));
+            machine.run(Some(id), Command::RevertTo(to));
+            let copy = (reference.current, reference.now.clone());
+            reference.snapshots.insert(safety, copy);
+            reference.now = reference.snapshots[&id].1.clone();
+            reference.current = Some(id);
+            reference.delete(&old);
+        }
+        Act::Clone(n) => {
+            let Some(id) = pick(*n) else { return };
+            machine.clone_of(id, reference.snapshots[&id].1.clone());
+        }
+        Act::ForgetClones => {
+            machine.clones.clear();
+            for layer in machine.timeline.layers.values_mut() {
+                layer.shared = false;
+            }
+        }
+        Act::DeleteOne(_) | Act::DeleteSubtree(_) | Act::DeleteChildren(_) | Act::DeleteAll => {
+            prune(machine, reference, act);
+        }
         Act::Settle(pieces) => {
             for _ in 0..*pieces {
                 machine.reclaim();
@@ -305,12 +410,15 @@ fn check(machine: &Machine, reference: &Reference) {
         let layer = *snapshot.layers.values().next().unwrap();
         assert_eq!(&machine.seen(layer), content, "snapshot {id} changed");
     }
+    let safeties = timeline.snapshots.values().filter(|snapshot| snapshot.safety).count();
+    assert!(safeties <= 2, "the next safety snapshot replaces the one before");
+    machine.check_clones();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// A8, A11, E3, E4, E15, R6, R8.
+    /// A8, A11, E3, E4, E15, R4, R6, R8; clones see what they saw (C18).
     #[test]
     fn histories_are_as_the_reference_says(acts in acts()) {
         let mut machine = Machine::new();
@@ -320,6 +428,10 @@ proptest! {
             check(&machine, &reference);
         }
         play(&mut machine, &mut reference, &Act::DeleteAll);
+        while machine.reclaim() {
+            check(&machine, &reference);
+        }
+        play(&mut machine, &mut reference, &Act::ForgetClones);
         while machine.reclaim() {
             check(&machine, &reference);
         }

@@ -2,7 +2,7 @@
 
 use crate::{StoreError, Unit};
 use sqlx::Row;
-use tintype_model::Moment;
+use tintype_model::{Moment, UserId};
 
 /// How long an answer is remembered, in milliseconds: a day.
 const KEPT_MS: i64 = 24 * 3600 * 1000;
@@ -25,10 +25,15 @@ impl Unit<'_> {
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn remembered(&mut self, key: &str) -> Result<Option<Remembered>, StoreError> {
-        let row = sqlx::query("SELECT * FROM idempotency WHERE key = $1")
+    pub async fn remembered(
+        &mut self,
+        user: UserId,
+        key: &str,
+    ) -> Result<Option<Remembered>, StoreError> {
+        let row = sqlx::query("SELECT * FROM idempotency WHERE \"user\" = $1 AND key = $2")
+            .bind(user.to_string())
             .bind(key)
-            .fetch_optional(&mut *self.tx)
+            .fetch_optional(self.connection())
             .await?;
         let Some(row) = row else { return Ok(None) };
         let status: i64 = row.try_get("status")?;
@@ -46,25 +51,27 @@ impl Unit<'_> {
     /// When the database fails.
     pub async fn remember(
         &mut self,
+        user: UserId,
         key: &str,
         answer: &Remembered,
         at: Moment,
     ) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM idempotency WHERE created_at < $1")
             .bind(at.0 - KEPT_MS)
-            .execute(&mut *self.tx)
+            .execute(self.connection())
             .await?;
         sqlx::query(
-            "INSERT INTO idempotency (key, request, status, location, body, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO idempotency (\"user\", key, request, status, location, body, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (\"user\", key) DO NOTHING",
         )
+        .bind(user.to_string())
         .bind(key)
         .bind(&answer.request)
         .bind(i64::from(answer.status))
         .bind(&answer.location)
         .bind(&answer.body)
         .bind(at.0)
-        .execute(&mut *self.tx)
+        .execute(self.connection())
         .await?;
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! Operations.
 
 use crate::codec::{from_json, id, json, maybe_id};
-use crate::{Page, StoreError, Unit};
+use crate::{Page, StoreError, Unit, reach};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
+use tintype_model::access::Reach;
 use tintype_model::operation::{Ending, Operation, Phase};
-use tintype_model::{Moment, OperationId, VmId};
+use tintype_model::{AccountId, Moment, OperationId, VmId};
 
 /// Which operations to list.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,7 @@ pub struct OperationFilter {
 /// The state of an operation, as it stands on the wire.
 pub fn state_of(operation: &Operation) -> &'static str {
     match &operation.phase {
-        Phase::Waiting => "queued",
+        Phase::Queued | Phase::Waiting => "queued",
         Phase::Performing { .. } => "running",
         Phase::Ended(Ending::Succeeded) => "succeeded",
         Phase::Ended(Ending::Failed(_)) => "failed",
@@ -32,11 +33,15 @@ impl Unit<'_> {
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn put_operation(&mut self, operation: &Operation) -> Result<(), StoreError> {
+    pub async fn put_operation(
+        &mut self,
+        operation: &Operation,
+        account: AccountId,
+    ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO operation (id, vm, snapshot, kind, state, command, phase, created_at,
-                                    ended_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                    ended_at, asker, account)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              ON CONFLICT (id) DO UPDATE SET state = $5, phase = $7, ended_at = $9",
         )
         .bind(operation.id.to_string())
@@ -48,7 +53,9 @@ impl Unit<'_> {
         .bind(json(&operation.phase))
         .bind(operation.created_at.0)
         .bind(operation.ended_at.map(|at| at.0))
-        .execute(&mut *self.tx)
+        .bind(json(&operation.asker))
+        .bind(account.to_string())
+        .execute(self.connection())
         .await?;
         Ok(())
     }
@@ -58,11 +65,38 @@ impl Unit<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn operation(&mut self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        Ok(self.operation_of(id).await?.map(|(operation, _)| operation))
+    }
+
+    /// The operation with this id, and the account whose machine it is about.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn operation_of(
+        &mut self,
+        id: OperationId,
+    ) -> Result<Option<(Operation, AccountId)>, StoreError> {
         let row = sqlx::query("SELECT * FROM operation WHERE id = $1")
             .bind(id.to_string())
-            .fetch_optional(&mut *self.tx)
+            .fetch_optional(self.connection())
             .await?;
-        row.as_ref().map(operation).transpose()
+        row.map(|row| Ok((operation(&row)?, crate::codec::id(&row, "account")?))).transpose()
+    }
+
+    /// The operations that wait in line for a machine, the first first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn line(&mut self, vm: VmId) -> Result<Vec<Operation>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM operation WHERE vm = $1 AND state = 'queued' ORDER BY created_at, id",
+        )
+        .bind(vm.to_string())
+        .fetch_all(self.connection())
+        .await?;
+        let mut line = rows.iter().map(operation).collect::<Result<Vec<_>, _>>()?;
+        line.retain(|operation| operation.phase == Phase::Queued);
+        Ok(line)
     }
 
     /// Operations that have not ended.
@@ -73,7 +107,7 @@ impl Unit<'_> {
         let rows = sqlx::query(
             "SELECT * FROM operation WHERE state IN ('queued', 'running') ORDER BY created_at, id",
         )
-        .fetch_all(&mut *self.tx)
+        .fetch_all(self.connection())
         .await?;
         rows.iter().map(operation).collect()
     }
@@ -84,21 +118,22 @@ impl Unit<'_> {
     /// When the database fails.
     pub async fn operations(
         &mut self,
+        reach: Reach,
         filter: &OperationFilter,
-        page: Page,
+        page: &Page,
     ) -> Result<Vec<Operation>, StoreError> {
         let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT * FROM operation WHERE (created_at, id) > (");
-        query.push_bind(page.after.created_at).push(", ").push_bind(page.after.id.to_string());
-        query.push(")");
+            QueryBuilder::new("SELECT * FROM operation WHERE TRUE");
+        reach::push(&mut query, "operation.account", reach);
         if let Some(vm) = filter.vm {
             query.push(" AND vm = ").push_bind(vm.to_string());
         }
         if let Some(state) = &filter.state {
             query.push(" AND state = ").push_bind(state.clone());
         }
-        query.push(" ORDER BY created_at, id LIMIT ").push_bind(i64::from(page.limit));
-        let rows = query.build().fetch_all(&mut *self.tx).await?;
+        page.push_start(&mut query, "operation");
+        page.push_order(&mut query, "operation");
+        let rows = query.build().fetch_all(self.connection()).await?;
         rows.iter().map(operation).collect()
     }
 }
@@ -110,6 +145,7 @@ fn operation(row: &SqliteRow) -> Result<Operation, StoreError> {
         vm: id(row, "vm")?,
         snapshot: maybe_id(row, "snapshot")?,
         command: from_json(row, "command")?,
+        asker: from_json(row, "asker")?,
         phase: from_json(row, "phase")?,
         created_at: Moment(row.try_get("created_at")?),
         ended_at: ended_at.map(Moment),

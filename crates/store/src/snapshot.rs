@@ -1,120 +1,220 @@
 //! Snapshots.
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, number, word};
-use crate::{Page, StoreError, Unit};
+use crate::vm::pattern;
+use crate::{Page, StoreError, Unit, reach};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 use std::collections::BTreeMap;
+use tintype_model::access::Reach;
 use tintype_model::change::SnapshotChange;
 use tintype_model::snapshot::{Kind, Snapshot, SnapshotState};
-use tintype_model::{DiskId, LayerId, Moment, SnapshotId, VmId};
+use tintype_model::{AccountId, DiskId, DomainId, LayerId, Moment, SnapshotId, VmId};
 
 /// Which snapshots to list (E19, E20).
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotFilter {
     /// Of this machine.
     pub vm: Option<VmId>,
+    /// Of this account.
+    pub account: Option<AccountId>,
+    /// Of this domain and those beneath.
+    pub domain: Option<DomainId>,
     /// In this state.
     pub state: Option<SnapshotState>,
     /// Of this kind.
     pub kind: Option<Kind>,
-    /// With this in name or description.
-    pub keyword: Option<String>,
+    /// With each of these in name or description.
+    pub keywords: Vec<String>,
     /// Created at this moment or later.
     pub created_after: Option<Moment>,
     /// Created before this moment.
     pub created_before: Option<Moment>,
 }
 
+/// A snapshot as a list shows it; it does not tell the layers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedSnapshot {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// The name of its machine.
+    pub vm_name: String,
+    /// Whether NOW is its child.
+    pub current: bool,
+    /// What deleting it alone would give back.
+    pub size_bytes: u64,
+}
+
+const LISTED: &str = "SELECT snapshot.*, vm.name AS vm_name,
+    COALESCE(vm.current_snapshot = snapshot.id, FALSE) AS current
+    FROM snapshot JOIN vm ON vm.id = snapshot.vm WHERE TRUE";
+
+/// How many snapshots with a keyword are found by the index of words; of a keyword that more have,
+/// a page is soon found by looking at one after the other.
+const FEW: i64 = 1000;
+/// The shortest keyword that the index of words knows.
+const WORD_LEAST: usize = 3;
+
 impl Unit<'_> {
-    /// The snapshot with this id.
+    /// The machine that a snapshot is of.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn snapshot(&mut self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
-        let row = sqlx::query("SELECT * FROM snapshot WHERE id = $1")
+    pub async fn vm_of(&mut self, id: SnapshotId) -> Result<Option<VmId>, StoreError> {
+        let row = sqlx::query("SELECT vm FROM snapshot WHERE id = $1")
             .bind(id.to_string())
-            .fetch_optional(&mut *self.tx)
+            .fetch_optional(self.connection())
             .await?;
-        match row {
-            Some(row) => Ok(Some(self.with_layers(&row).await?)),
-            None => Ok(None),
-        }
+        row.map(|row| crate::codec::id(&row, "vm")).transpose()
     }
 
-    /// A page of snapshots.
+    /// The snapshot with this id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn listed_snapshot(
+        &mut self,
+        id: SnapshotId,
+    ) -> Result<Option<ListedSnapshot>, StoreError> {
+        let row = QueryBuilder::<Sqlite>::new(LISTED)
+            .push(" AND snapshot.id = ")
+            .push_bind(id.to_string())
+            .build()
+            .fetch_optional(self.connection())
+            .await?;
+        row.as_ref().map(listed).transpose()
+    }
+
+    /// A page of snapshots that a caller sees.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn snapshots(
         &mut self,
+        reach: Reach,
         filter: &SnapshotFilter,
-        page: Page,
-    ) -> Result<Vec<Snapshot>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT * FROM snapshot WHERE (created_at, id) > (");
-        query.push_bind(page.after.created_at).push(", ").push_bind(page.after.id.to_string());
-        query.push(")");
+        page: &Page,
+    ) -> Result<Vec<ListedSnapshot>, StoreError> {
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(LISTED);
+        reach::push(&mut query, "snapshot.account", reach);
+        if let Some(account) = filter.account {
+            reach::push(&mut query, "snapshot.account", Reach::Account(account));
+        }
+        if let Some(domain) = filter.domain {
+            reach::push(&mut query, "snapshot.account", Reach::Domain(domain));
+        }
         if let Some(vm) = filter.vm {
-            query.push(" AND vm = ").push_bind(vm.to_string());
+            query.push(" AND snapshot.vm = ").push_bind(vm.to_string());
         }
         if let Some(state) = filter.state {
-            query.push(" AND state = ").push_bind(word(&state));
+            query.push(" AND snapshot.state = ").push_bind(word(&state));
         }
         if let Some(kind) = filter.kind {
-            query.push(" AND kind = ").push_bind(word(&kind));
+            query.push(" AND snapshot.kind = ").push_bind(word(&kind));
         }
         if let Some(after) = filter.created_after {
-            query.push(" AND created_at >= ").push_bind(after.0);
+            query.push(" AND snapshot.created_at >= ").push_bind(after.0);
         }
         if let Some(before) = filter.created_before {
-            query.push(" AND created_at < ").push_bind(before.0);
+            query.push(" AND snapshot.created_at < ").push_bind(before.0);
         }
-        if let Some(keyword) = &filter.keyword {
-            let pattern = format!("%{}%", escaped(keyword));
-            query.push(" AND (lower(name) LIKE ").push_bind(pattern.clone());
-            query.push(" ESCAPE '\\' OR lower(description) LIKE ").push_bind(pattern);
-            query.push(" ESCAPE '\\')");
+        for keyword in &filter.keywords {
+            self.push_keyword(&mut query, keyword).await?;
         }
-        query.push(" ORDER BY created_at, id LIMIT ").push_bind(i64::from(page.limit));
-        let rows = query.build().fetch_all(&mut *self.tx).await?;
-        let mut snapshots = Vec::new();
-        for row in &rows {
-            snapshots.push(self.with_layers(row).await?);
+        page.push_start(&mut query, "snapshot");
+        page.push_order(&mut query, "snapshot");
+        let rows = query.build().fetch_all(self.connection()).await?;
+        rows.iter().map(listed).collect()
+    }
+
+    /// Adds the condition that a keyword is in name or description: by the index of words if few
+    /// have it.
+    async fn push_keyword(
+        &mut self,
+        query: &mut QueryBuilder<Sqlite>,
+        keyword: &str,
+    ) -> Result<(), StoreError> {
+        let phrase = format!("\"{}\"", keyword.replace('"', "\"\""));
+        if keyword.chars().count() >= WORD_LEAST && self.is_rare(&phrase).await? {
+            query.push(
+                " AND snapshot.seq IN
+                  (SELECT rowid FROM snapshot_words WHERE snapshot_words MATCH ",
+            );
+            query.push_bind(phrase).push(")");
+            return Ok(());
         }
-        Ok(snapshots)
+        query.push(" AND (snapshot.name LIKE ").push_bind(pattern(keyword));
+        query.push(" ESCAPE '\\' OR snapshot.description LIKE ").push_bind(pattern(keyword));
+        query.push(" ESCAPE '\\')");
+        Ok(())
+    }
+
+    async fn is_rare(&mut self, phrase: &str) -> Result<bool, StoreError> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS n FROM
+             (SELECT 1 FROM snapshot_words WHERE snapshot_words MATCH $1 LIMIT $2)",
+        )
+        .bind(phrase)
+        .bind(FEW)
+        .fetch_one(self.connection())
+        .await?;
+        Ok(count(&row, "n")? < FEW.unsigned_abs())
     }
 
     /// Every snapshot of a machine.
     pub(crate) async fn snapshots_of(&mut self, vm: VmId) -> Result<Vec<Snapshot>, StoreError> {
         let rows = sqlx::query("SELECT * FROM snapshot WHERE vm = $1")
             .bind(vm.to_string())
-            .fetch_all(&mut *self.tx)
+            .fetch_all(self.connection())
             .await?;
-        let mut snapshots = Vec::new();
+        let mut snapshots: BTreeMap<SnapshotId, Snapshot> = BTreeMap::new();
         for row in &rows {
-            snapshots.push(self.with_layers(row).await?);
+            let snapshot = snapshot(row)?;
+            snapshots.insert(snapshot.id, snapshot);
         }
-        Ok(snapshots)
+        let held = sqlx::query(
+            "SELECT snapshot_layer.* FROM snapshot
+             JOIN snapshot_layer ON snapshot_layer.snapshot = snapshot.id WHERE snapshot.vm = $1",
+        )
+        .bind(vm.to_string())
+        .fetch_all(self.connection())
+        .await?;
+        for row in &held {
+            if let Some(snapshot) = snapshots.get_mut(&id(row, "snapshot")?) {
+                snapshot.layers.insert(id::<DiskId>(row, "disk")?, id::<LayerId>(row, "layer")?);
+            }
+        }
+        Ok(snapshots.into_values().collect())
     }
 
-    async fn with_layers(&mut self, row: &SqliteRow) -> Result<Snapshot, StoreError> {
-        let mut snapshot = snapshot(row)?;
-        let rows = sqlx::query("SELECT disk, layer FROM snapshot_layer WHERE snapshot = $1")
-            .bind(snapshot.id.to_string())
-            .fetch_all(&mut *self.tx)
-            .await?;
-        for row in &rows {
-            snapshot.layers.insert(id::<DiskId>(row, "disk")?, id::<LayerId>(row, "layer")?);
-        }
-        Ok(snapshot)
+    /// The snapshots that are to go by now, and are not protected.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn expired_snapshots(
+        &mut self,
+        at: Moment,
+    ) -> Result<Vec<(SnapshotId, VmId)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, vm FROM snapshot WHERE expires_at <= $1 AND NOT protected
+             AND state IN ('ready', 'unavailable') ORDER BY expires_at",
+        )
+        .bind(at.0)
+        .fetch_all(self.connection())
+        .await?;
+        rows.iter().map(|row| Ok((id(row, "id")?, id(row, "vm")?))).collect()
     }
 
-    pub(crate) async fn add_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    pub(crate) async fn add_snapshot(
+        &mut self,
+        snapshot: &Snapshot,
+        account: AccountId,
+    ) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO snapshot (id, vm, name, description, kind, consistency, state, parent,
-                                   created_at, memory_bytes, config)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                                   created_at, memory_bytes, config, account, created_by,
+                                   expires_at, protected, safety, size_bytes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0)",
         )
         .bind(snapshot.id.to_string())
         .bind(snapshot.vm.to_string())
@@ -127,8 +227,27 @@ impl Unit<'_> {
         .bind(snapshot.created_at.0)
         .bind(number(snapshot.memory_bytes))
         .bind(json(&snapshot.config))
-        .execute(&mut *self.tx)
+        .bind(account.to_string())
+        .bind(&snapshot.created_by)
+        .bind(snapshot.expires_at.map(|at| at.0))
+        .bind(snapshot.protected)
+        .bind(snapshot.safety)
+        .execute(self.connection())
         .await?;
+        Ok(())
+    }
+
+    /// Records what deleting a snapshot alone would give back.
+    pub(crate) async fn set_size(
+        &mut self,
+        id: SnapshotId,
+        size_bytes: u64,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE snapshot SET size_bytes = $1 WHERE id = $2")
+            .bind(number(size_bytes))
+            .bind(id.to_string())
+            .execute(self.connection())
+            .await?;
         Ok(())
     }
 
@@ -136,7 +255,7 @@ impl Unit<'_> {
         self.forget_layers(id).await?;
         sqlx::query("DELETE FROM snapshot WHERE id = $1")
             .bind(id.to_string())
-            .execute(&mut *self.tx)
+            .execute(self.connection())
             .await?;
         Ok(())
     }
@@ -144,7 +263,7 @@ impl Unit<'_> {
     async fn forget_layers(&mut self, id: SnapshotId) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM snapshot_layer WHERE snapshot = $1")
             .bind(id.to_string())
-            .execute(&mut *self.tx)
+            .execute(self.connection())
             .await?;
         Ok(())
     }
@@ -162,7 +281,7 @@ impl Unit<'_> {
         .bind(id.to_string())
         .bind(disk.to_string())
         .bind(layer.to_string())
-        .execute(&mut *self.tx)
+        .execute(self.connection())
         .await?;
         Ok(())
     }
@@ -210,15 +329,38 @@ impl Unit<'_> {
             SnapshotChange::Description(text) => {
                 sqlx::query("UPDATE snapshot SET description = $1 WHERE id = $2").bind(text)
             }
+            SnapshotChange::Expires(at) => {
+                sqlx::query("UPDATE snapshot SET expires_at = $1 WHERE id = $2")
+                    .bind(at.map(|at| at.0))
+            }
+            SnapshotChange::Protected(protected) => {
+                sqlx::query("UPDATE snapshot SET protected = $1 WHERE id = $2").bind(*protected)
+            }
+            SnapshotChange::MemoryGone => {
+                sqlx::query("UPDATE snapshot SET memory_bytes = 0, kind = $1 WHERE id = $2")
+                    .bind(word(&Kind::Disk))
+            }
+            SnapshotChange::Verified(at) => {
+                sqlx::query("UPDATE snapshot SET verified_at = $1 WHERE id = $2").bind(at.0)
+            }
         };
-        query.bind(id.to_string()).execute(&mut *self.tx).await?;
+        query.bind(id.to_string()).execute(self.connection()).await?;
         Ok(())
     }
 }
 
+fn listed(row: &SqliteRow) -> Result<ListedSnapshot, StoreError> {
+    Ok(ListedSnapshot {
+        snapshot: snapshot(row)?,
+        vm_name: row.try_get("vm_name")?,
+        current: row.try_get("current")?,
+        size_bytes: count(row, "size_bytes")?,
+    })
+}
+
 fn snapshot(row: &SqliteRow) -> Result<Snapshot, StoreError> {
     let pause_ms: Option<i64> = row.try_get("pause_ms")?;
-    let ready_at: Option<i64> = row.try_get("ready_at")?;
+    let moment = |column| Ok::<_, StoreError>(row.try_get::<Option<i64>, _>(column)?.map(Moment));
     Ok(Snapshot {
         id: id(row, "id")?,
         vm: id(row, "vm")?,
@@ -230,22 +372,15 @@ fn snapshot(row: &SqliteRow) -> Result<Snapshot, StoreError> {
         reason: maybe_json(row, "reason")?,
         parent: maybe_id(row, "parent")?,
         created_at: Moment(row.try_get("created_at")?),
-        ready_at: ready_at.map(Moment),
+        ready_at: moment("ready_at")?,
         pause_ms: pause_ms.map(|ms| u64::try_from(ms).unwrap_or(0)),
         memory_bytes: count(row, "memory_bytes")?,
         config: from_json(row, "config")?,
         layers: BTreeMap::new(),
+        created_by: row.try_get("created_by")?,
+        expires_at: moment("expires_at")?,
+        protected: row.try_get("protected")?,
+        safety: row.try_get("safety")?,
+        verified_at: moment("verified_at")?,
     })
-}
-
-/// The keyword as LIKE takes it for itself.
-fn escaped(keyword: &str) -> String {
-    let mut text = String::new();
-    for c in keyword.to_lowercase().chars() {
-        if matches!(c, '\\' | '%' | '_') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text
 }

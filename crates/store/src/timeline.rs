@@ -4,17 +4,40 @@ use crate::codec::{count, from_word, id, json, maybe_id, number, word};
 use crate::{StoreError, Unit};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use tintype_model::VmId;
+use std::collections::BTreeMap;
 use tintype_model::change::Change;
 use tintype_model::layer::Layer;
+use tintype_model::quota::Usage;
+use tintype_model::reclaim::{freed_by_each, next};
 use tintype_model::timeline::Timeline;
+use tintype_model::{AccountId, SnapshotId, VmId};
 
 const STATE: &str = "UPDATE vm SET state = $1 WHERE id = $2";
 const CONFIG: &str = "UPDATE vm SET config = $1 WHERE id = $2";
+const SETTINGS: &str = "UPDATE vm SET settings = $1 WHERE id = $2";
+const NAME: &str = "UPDATE vm SET name = $1 WHERE id = $2";
 const GENERATION: &str = "UPDATE vm SET generation = $1 WHERE id = $2";
 const CURRENT_SNAPSHOT: &str = "UPDATE vm SET current_snapshot = $1 WHERE id = $2";
 const OPERATION: &str = "UPDATE vm SET operation = $1 WHERE id = $2";
 const RECLAIM: &str = "UPDATE vm SET reclaim = $1 WHERE id = $2";
+
+/// What is derived of a timeline and kept beside it, for lists and quotas.
+struct Totals {
+    usage: Usage,
+    frees: BTreeMap<SnapshotId, u64>,
+    /// Whether there is work to do on the layers.
+    restless: bool,
+}
+
+impl Totals {
+    fn of(timeline: &Timeline) -> Self {
+        Self {
+            usage: timeline.usage(),
+            frees: freed_by_each(timeline),
+            restless: timeline.vm.reclaim.is_some() || next(timeline).is_some(),
+        }
+    }
+}
 
 impl Unit<'_> {
     /// The timeline of a machine.
@@ -29,17 +52,21 @@ impl Unit<'_> {
         for snapshot in self.snapshots_of(vm).await? {
             timeline.snapshots.insert(snapshot.id, snapshot);
         }
-        let layers = sqlx::query("SELECT * FROM layer WHERE vm = $1")
-            .bind(vm.to_string())
-            .fetch_all(&mut *self.tx)
-            .await?;
+        let layers = sqlx::query(
+            "SELECT layer.*, EXISTS (SELECT 1 FROM layer AS other
+                WHERE other.id = layer.id AND other.vm <> layer.vm) AS shared
+             FROM layer WHERE vm = $1",
+        )
+        .bind(vm.to_string())
+        .fetch_all(self.connection())
+        .await?;
         for row in &layers {
             let layer = layer(row)?;
             timeline.layers.insert(layer.id, layer);
         }
         let active = sqlx::query("SELECT disk, layer FROM active WHERE vm = $1")
             .bind(vm.to_string())
-            .fetch_all(&mut *self.tx)
+            .fetch_all(self.connection())
             .await?;
         for row in &active {
             timeline.active.insert(id(row, "disk")?, id(row, "layer")?);
@@ -47,21 +74,53 @@ impl Unit<'_> {
         Ok(Some(timeline))
     }
 
-    /// Records changes of a machine's timeline.
+    /// Records changes of a machine's timeline, and what follows from them for lists and quotas.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn record(&mut self, vm: VmId, changes: &[Change]) -> Result<(), StoreError> {
+    pub async fn record(
+        &mut self,
+        timeline: &mut Timeline,
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
+        let (vm, account) = (timeline.vm.id, timeline.vm.account);
+        let before = Totals::of(timeline);
         for change in changes {
-            self.record_one(vm, change).await?;
+            self.record_one(vm, account, change).await?;
+            timeline.apply(change);
         }
-        Ok(())
+        let after = Totals::of(timeline);
+        for (id, &size) in &after.frees {
+            if before.frees.get(id).copied().unwrap_or(0) != size {
+                self.set_size(*id, size).await?;
+            }
+        }
+        if before.usage != after.usage {
+            self.add_usage(account, before.usage, after.usage).await?;
+        } else if before.restless == after.restless {
+            return Ok(());
+        }
+        self.run(
+            sqlx::query("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3 WHERE id = $4")
+                .bind(number(after.usage.snapshots))
+                .bind(number(after.usage.bytes))
+                .bind(after.restless)
+                .bind(vm.to_string()),
+        )
+        .await
     }
 
-    async fn record_one(&mut self, vm: VmId, change: &Change) -> Result<(), StoreError> {
+    async fn record_one(
+        &mut self,
+        vm: VmId,
+        account: AccountId,
+        change: &Change,
+    ) -> Result<(), StoreError> {
         match change {
             Change::VmState(state) => self.set(vm, STATE, Some(word(state))).await,
             Change::VmConfig(config) => self.set(vm, CONFIG, Some(json(config))).await,
+            Change::VmSettings(settings) => self.set(vm, SETTINGS, Some(json(settings))).await,
+            Change::VmName(name) => self.set(vm, NAME, Some(name.clone())).await,
             Change::VmGeneration(id) => self.set(vm, GENERATION, Some(id.to_string())).await,
             Change::VmCurrent(id) => {
                 self.set(vm, CURRENT_SNAPSHOT, id.map(|id| id.to_string())).await
@@ -69,20 +128,22 @@ impl Unit<'_> {
             Change::VmOperation(id) => self.set(vm, OPERATION, id.map(|id| id.to_string())).await,
             Change::VmReclaim(id) => self.set(vm, RECLAIM, id.map(|id| id.to_string())).await,
             Change::VmGone => self.remove_vm(vm).await,
-            Change::SnapshotAdded(snapshot) => self.add_snapshot(snapshot).await,
+            Change::SnapshotAdded(snapshot) => self.add_snapshot(snapshot, account).await,
             Change::SnapshotChanged(id, change) => self.change_snapshot(*id, change).await,
             Change::SnapshotGone(id) => self.remove_snapshot(*id).await,
             Change::LayerAdded(layer) => self.add_layer(vm, layer).await,
             Change::LayerMoved { layer, parent } => {
                 let parent = parent.map(|id| id.to_string());
                 self.run(
-                    sqlx::query("UPDATE layer SET parent = $1 WHERE id = $2")
+                    sqlx::query("UPDATE layer SET parent = $1 WHERE vm = $2 AND id = $3")
                         .bind(parent)
+                        .bind(vm.to_string())
                         .bind(layer.to_string()),
                 )
                 .await
             }
             Change::LayerSize { layer, size_bytes } => {
+                // A shared file is as large in every machine.
                 self.run(
                     sqlx::query("UPDATE layer SET size_bytes = $1 WHERE id = $2")
                         .bind(number(*size_bytes))
@@ -91,7 +152,12 @@ impl Unit<'_> {
                 .await
             }
             Change::LayerGone(id) => {
-                self.run(sqlx::query("DELETE FROM layer WHERE id = $1").bind(id.to_string())).await
+                self.run(
+                    sqlx::query("DELETE FROM layer WHERE vm = $1 AND id = $2")
+                        .bind(vm.to_string())
+                        .bind(id.to_string()),
+                )
+                .await
             }
             Change::DiskActive { disk, layer } => {
                 self.run(
@@ -104,6 +170,16 @@ impl Unit<'_> {
                     .bind(layer.to_string()),
                 )
                 .await
+            }
+            Change::DiskGone(disk) => {
+                for statement in [
+                    "DELETE FROM active WHERE vm = $1 AND disk = $2",
+                    "DELETE FROM layer WHERE vm = $1 AND disk = $2",
+                ] {
+                    let query = sqlx::query(statement).bind(vm.to_string());
+                    self.run(query.bind(disk.to_string())).await?;
+                }
+                Ok(())
             }
         }
     }
@@ -153,7 +229,7 @@ impl Unit<'_> {
         &mut self,
         query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
     ) -> Result<(), StoreError> {
-        query.execute(&mut *self.tx).await?;
+        query.execute(self.connection()).await?;
         Ok(())
     }
 }
@@ -167,5 +243,6 @@ fn layer(row: &SqliteRow) -> Result<Layer, StoreError> {
         format: from_word(row, "format")?,
         rank: u32::try_from(rank).unwrap_or(0),
         size_bytes: count(row, "size_bytes")?,
+        shared: row.try_get("shared")?,
     })
 }

@@ -1,12 +1,47 @@
 //! Virtual machines.
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, word};
-use crate::{Page, StoreError, Unit};
-use sqlx::Row;
+use crate::{Page, StoreError, Unit, reach};
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+use tintype_model::access::Reach;
+use tintype_model::quota::Usage;
 use tintype_model::reclaim::Reclaim;
-use tintype_model::vm::Vm;
-use tintype_model::{EffectId, Moment, VmId};
+use tintype_model::vm::{Vm, VmState};
+use tintype_model::{AccountId, DomainId, EffectId, Moment, VmId};
+
+/// Which machines to list.
+#[derive(Clone, Debug, Default)]
+pub struct VmFilter {
+    /// Of this account.
+    pub account: Option<AccountId>,
+    /// Of this domain and those beneath.
+    pub domain: Option<DomainId>,
+    /// In this state.
+    pub state: Option<VmState>,
+    /// With this in the name.
+    pub keyword: Option<String>,
+}
+
+/// A machine as a list shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedVm {
+    /// The machine.
+    pub vm: Vm,
+    /// The name of its account.
+    pub account: String,
+    /// What it has in snapshots.
+    pub usage: Usage,
+    /// How many snapshots it has, whether they count or not.
+    pub snapshots: u64,
+    /// The kind of the operation that holds it.
+    pub operation: Option<String>,
+}
+
+const LISTED: &str = "SELECT vm.*, account.name AS account_name, operation.kind AS held_by,
+    (SELECT COUNT(*) FROM snapshot WHERE snapshot.vm = vm.id) AS all_snapshots
+    FROM vm JOIN account ON account.id = vm.account
+    LEFT JOIN operation ON operation.id = vm.operation WHERE TRUE";
 
 impl Unit<'_> {
     /// Adds a machine.
@@ -15,16 +50,19 @@ impl Unit<'_> {
     /// When the database fails; so for all of these.
     pub async fn add_vm(&mut self, vm: &Vm) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO vm (id, name, state, config, generation, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO vm (id, account, name, state, config, settings, generation, snapshots,
+                             bytes, restless, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, FALSE, $8)",
         )
         .bind(vm.id.to_string())
+        .bind(vm.account.to_string())
         .bind(&vm.name)
         .bind(word(&vm.state))
         .bind(json(&vm.config))
+        .bind(json(&vm.settings))
         .bind(vm.generation.to_string())
         .bind(vm.created_at.0)
-        .execute(&mut *self.tx)
+        .execute(self.connection())
         .await?;
         Ok(())
     }
@@ -36,47 +74,108 @@ impl Unit<'_> {
     pub async fn vm(&mut self, id: VmId) -> Result<Option<Vm>, StoreError> {
         let row = sqlx::query("SELECT * FROM vm WHERE id = $1")
             .bind(id.to_string())
-            .fetch_optional(&mut *self.tx)
+            .fetch_optional(self.connection())
             .await?;
         row.as_ref().map(vm).transpose()
     }
 
-    /// The id of the machine with this name.
+    /// The machines with this name that a caller sees, with their accounts.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn vm_named(&mut self, name: &str) -> Result<Option<VmId>, StoreError> {
-        let row = sqlx::query("SELECT id FROM vm WHERE name = $1")
-            .bind(name)
-            .fetch_optional(&mut *self.tx)
-            .await?;
-        row.map(|row| id(&row, "id")).transpose()
+    pub async fn vms_named(
+        &mut self,
+        reach: Reach,
+        name: &str,
+    ) -> Result<Vec<(VmId, AccountId)>, StoreError> {
+        let mut query: QueryBuilder<Sqlite> =
+            QueryBuilder::new("SELECT id, account FROM vm WHERE name = ");
+        query.push_bind(name.to_owned());
+        reach::push(&mut query, "vm.account", reach);
+        let rows = query.build().fetch_all(self.connection()).await?;
+        rows.iter().map(|row| Ok((id(row, "id")?, id(row, "account")?))).collect()
     }
 
-    /// A page of machines.
+    /// The machine with this id, as a list shows it.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn vms(&mut self, page: Page) -> Result<Vec<Vm>, StoreError> {
+    pub async fn listed_vm(&mut self, id: VmId) -> Result<Option<ListedVm>, StoreError> {
+        let row = QueryBuilder::<Sqlite>::new(LISTED)
+            .push(" AND vm.id = ")
+            .push_bind(id.to_string())
+            .build()
+            .fetch_optional(self.connection())
+            .await?;
+        row.as_ref().map(listed).transpose()
+    }
+
+    /// A page of machines that a caller sees.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn vms(
+        &mut self,
+        reach: Reach,
+        filter: &VmFilter,
+        page: &Page,
+    ) -> Result<Vec<ListedVm>, StoreError> {
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(LISTED);
+        reach::push(&mut query, "vm.account", reach);
+        if let Some(account) = filter.account {
+            reach::push(&mut query, "vm.account", Reach::Account(account));
+        }
+        if let Some(domain) = filter.domain {
+            reach::push(&mut query, "vm.account", Reach::Domain(domain));
+        }
+        if let Some(state) = filter.state {
+            query.push(" AND vm.state = ").push_bind(word(&state));
+        }
+        if let Some(keyword) = &filter.keyword {
+            query.push(" AND vm.name LIKE ").push_bind(pattern(keyword)).push(" ESCAPE '\\'");
+        }
+        page.push_start(&mut query, "vm");
+        page.push_order(&mut query, "vm");
+        let rows = query.build().fetch_all(self.connection()).await?;
+        rows.iter().map(listed).collect()
+    }
+
+    /// The machines that a layer of this machine is shared with.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sharers(&mut self, vm: VmId) -> Result<Vec<VmId>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM vm WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT $3",
+            "SELECT DISTINCT other.vm AS id FROM layer
+             JOIN layer AS other ON other.id = layer.id AND other.vm <> layer.vm
+             WHERE layer.vm = $1",
         )
-        .bind(page.after.created_at)
-        .bind(page.after.id.to_string())
-        .bind(i64::from(page.limit))
-        .fetch_all(&mut *self.tx)
+        .bind(vm.to_string())
+        .fetch_all(self.connection())
         .await?;
-        rows.iter().map(vm).collect()
+        rows.iter().map(|row| id(row, "id")).collect()
     }
 
-    /// Every machine's id.
+    /// What all machines are recorded to be in.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn vm_ids(&mut self) -> Result<Vec<VmId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM vm ORDER BY created_at, id")
-            .fetch_all(&mut *self.tx)
+    pub async fn vm_states(&mut self) -> Result<Vec<(VmId, VmState, bool)>, StoreError> {
+        let rows = sqlx::query("SELECT id, state, operation IS NOT NULL AS held FROM vm")
+            .fetch_all(self.connection())
             .await?;
+        rows.iter()
+            .map(|row| Ok((id(row, "id")?, from_word(row, "state")?, row.try_get("held")?)))
+            .collect()
+    }
+
+    /// The machines on whose layers there is work to do.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn restless(&mut self) -> Result<Vec<VmId>, StoreError> {
+        let rows =
+            sqlx::query("SELECT id FROM vm WHERE restless").fetch_all(self.connection()).await?;
         rows.iter().map(|row| id(row, "id")).collect()
     }
 
@@ -88,18 +187,18 @@ impl Unit<'_> {
         sqlx::query("UPDATE vm SET reclaim_work = $1 WHERE id = $2")
             .bind(json(work))
             .bind(vm.to_string())
-            .execute(&mut *self.tx)
+            .execute(self.connection())
             .await?;
         Ok(())
     }
 
-    /// How many machines have background work under way.
+    /// How many machines have background work under way, or to be done.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn reclaims(&mut self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS n FROM vm WHERE reclaim IS NOT NULL")
-            .fetch_one(&mut *self.tx)
+        let row = sqlx::query("SELECT COUNT(*) AS n FROM vm WHERE restless")
+            .fetch_one(self.connection())
             .await?;
         count(&row, "n")
     }
@@ -111,19 +210,44 @@ impl Unit<'_> {
     pub async fn reclaim(&mut self, vm: VmId) -> Result<Option<(EffectId, Reclaim)>, StoreError> {
         let row = sqlx::query("SELECT reclaim, reclaim_work FROM vm WHERE id = $1")
             .bind(vm.to_string())
-            .fetch_optional(&mut *self.tx)
+            .fetch_optional(self.connection())
             .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(maybe_id(&row, "reclaim")?.zip(maybe_json(&row, "reclaim_work")?))
     }
 }
 
+/// What LIKE finds a keyword by, wherever it is.
+pub(crate) fn pattern(keyword: &str) -> String {
+    let mut text = String::from("%");
+    for c in keyword.chars() {
+        if matches!(c, '\\' | '%' | '_') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('%');
+    text
+}
+
+fn listed(row: &SqliteRow) -> Result<ListedVm, StoreError> {
+    Ok(ListedVm {
+        vm: vm(row)?,
+        account: row.try_get("account_name")?,
+        usage: Usage { snapshots: count(row, "snapshots")?, bytes: count(row, "bytes")? },
+        snapshots: count(row, "all_snapshots")?,
+        operation: row.try_get("held_by")?,
+    })
+}
+
 fn vm(row: &SqliteRow) -> Result<Vm, StoreError> {
     Ok(Vm {
         id: id(row, "id")?,
+        account: id(row, "account")?,
         name: row.try_get("name")?,
         state: from_word(row, "state")?,
         config: from_json(row, "config")?,
+        settings: from_json(row, "settings")?,
         generation: id(row, "generation")?,
         current: maybe_id(row, "current_snapshot")?,
         operation: maybe_id(row, "operation")?,

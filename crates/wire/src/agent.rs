@@ -26,6 +26,9 @@ pub trait Agent: Send + Sync {
     /// Asks background work on a machine's layers to give way.
     fn give_way(&self, vm: VmId);
 
+    /// Asks for an effect that is under way to be undone.
+    fn cancel(&self, id: EffectId);
+
     /// Looks at a file that shall become a disk.
     async fn inspect(&self, path: String) -> Result<Inspected, Refusal>;
 

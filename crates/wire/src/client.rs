@@ -2,9 +2,10 @@
 
 use crate::rest::{Operation, Problem};
 use futures::StreamExt;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Certificate, Method, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::path::Path;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -17,6 +18,9 @@ pub enum ClientError {
     /// The server was not reached, or did not speak our language.
     #[error("{0}")]
     Transport(#[from] reqwest::Error),
+    /// A file could not be read.
+    #[error("{0}")]
+    File(#[from] std::io::Error),
 }
 
 /// A client with a token.
@@ -29,12 +33,20 @@ pub struct Client {
 
 impl Client {
     /// A client of the server at `url`, such as `http://127.0.0.1:7420`.
-    pub fn new(url: &str, token: &str) -> Self {
-        Self {
-            http: reqwest::Client::new(),
-            url: url.trim_end_matches('/').to_owned(),
-            token: token.to_owned(),
+    ///
+    /// # Errors
+    /// When the file with certificates of authorities, which are trusted beside those the system
+    /// trusts, is not understood.
+    pub fn new(url: &str, token: &str, ca: Option<&Path>) -> Result<Self, ClientError> {
+        // Whoever has chosen another one has done so first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder();
+        if let Some(ca) = ca {
+            let pem = std::fs::read(ca)?;
+            http = http.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
         }
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { http: http.build()?, url, token: token.to_owned() })
     }
 
     /// Reads something.
@@ -67,6 +79,31 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
         decode(self.send(Method::PATCH, path, Some(body)).await?).await
+    }
+
+    /// Asks for something, and answers its status with it: for what is done at once or becomes an
+    /// operation.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn patch_or_accept(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Done, ClientError> {
+        let response = self.send(Method::PATCH, path, Some(body)).await?;
+        if response.status() == StatusCode::ACCEPTED {
+            return Ok(Done::Accepted(Box::new(decode(response).await?)));
+        }
+        Ok(Done::AtOnce(decode(response).await?))
+    }
+
+    /// Removes something that is gone at once.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn remove(&self, path: &str) -> Result<(), ClientError> {
+        self.send(Method::DELETE, path, None::<&()>).await.map(drop)
     }
 
     /// Removes something.
@@ -130,6 +167,15 @@ impl Client {
         }
         Err(ClientError::Problem(Box::new(problem(response).await)))
     }
+}
+
+/// What came of a change.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// The object as it is now.
+    AtOnce(serde_json::Value),
+    /// An operation does it.
+    Accepted(Box<Operation>),
 }
 
 async fn decode<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {

@@ -1,12 +1,14 @@
 //! `tintype host` and `tintype pool`
 
 use super::escape;
+use super::profile::yes;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::limit;
 use crate::output::{card, print, table};
 use crate::size;
-use clap::Subcommand;
-use tintype_wire::rest::{Host, List, Pool};
+use clap::{ArgAction, Subcommand};
+use tintype_wire::rest::{EditHost, EditHypervisor, Host, Hypervisor, List, Pool};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostVerb {
@@ -17,6 +19,29 @@ pub(crate) enum HostVerb {
     Show {
         /// Name or id
         host: String,
+    },
+    /// Switch snapshots on or off for a host; what exists can be used in any case
+    Set {
+        /// Name or id
+        host: String,
+        /// Whether snapshots are taken on this host
+        #[arg(long, action = ArgAction::Set)]
+        snapshots_enabled: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HypervisorVerb {
+    /// List kinds of hypervisors
+    #[command(visible_alias = "ls")]
+    List,
+    /// Switch snapshots on or off for a kind
+    Set {
+        /// Such as qemu
+        kind: String,
+        /// Whether snapshots are taken on hosts of this kind
+        #[arg(long, action = ArgAction::Set)]
+        snapshots_enabled: bool,
     },
 }
 
@@ -49,12 +74,37 @@ pub(crate) async fn hosts(context: &Context, verb: HostVerb) -> Result<(), Failu
             let host: Host = context.client.get(&format!("/v1/hosts/{}", escape(&host))).await?;
             print(context, &host, show_host);
         }
+        HostVerb::Set { host, snapshots_enabled } => {
+            let path = format!("/v1/hosts/{}", escape(&host));
+            let host: Host = context.client.patch(&path, &EditHost { snapshots_enabled }).await?;
+            print(context, &host, show_host);
+        }
     }
     Ok(())
 }
 
+pub(crate) async fn hypervisors(context: &Context, verb: HypervisorVerb) -> Result<(), Failure> {
+    let kinds: List<Hypervisor> = match verb {
+        HypervisorVerb::List => context.client.get("/v1/hypervisors").await?,
+        HypervisorVerb::Set { kind, snapshots_enabled } => {
+            let path = format!("/v1/hypervisors/{}", escape(&kind));
+            let edited = context.client.patch(&path, &EditHypervisor { snapshots_enabled }).await?;
+            List { items: vec![edited], next: None }
+        }
+    };
+    print(context, &kinds, |kinds| {
+        let row = |kind: &Hypervisor| {
+            let cap = limit::show(kind.snapshot_cap);
+            vec![kind.kind.clone(), yes(kind.snapshots_enabled), cap]
+        };
+        let rows: Vec<Vec<String>> = kinds.items.iter().map(row).collect();
+        table(&["KIND", "SNAPSHOTS ENABLED", "CAP"], &rows)
+    });
+    Ok(())
+}
+
 fn show_host(host: &Host) -> String {
-    let yes = |refused: &Option<String>| {
+    let works = |refused: &Option<String>| {
         refused.as_ref().map_or("yes".into(), |why| format!("no: {why}"))
     };
     let platform = &host.platform;
@@ -64,8 +114,9 @@ fn show_host(host: &Host) -> String {
         ("hypervisor", host.hypervisor.clone()),
         ("platform", format!("{} {} {}", platform.machine, platform.cpu, platform.accel)),
         ("accelerators", host.accels.join(", ")),
-        ("memory snapshots", yes(&host.memory_snapshots_refused)),
-        ("uefi", yes(&host.uefi_refused)),
+        ("snapshots enabled", yes(host.snapshots_enabled)),
+        ("memory snapshots", works(&host.memory_snapshots_refused)),
+        ("uefi", works(&host.uefi_refused)),
         ("memory free", size::show(host.memory_free_bytes)),
         ("memory", size::show(host.memory_total_bytes)),
     ])

@@ -2,10 +2,15 @@
 
 pub(crate) mod completion;
 pub(crate) mod disk;
+pub(crate) mod event;
 pub(crate) mod host;
+pub(crate) mod list;
 pub(crate) mod operation;
+pub(crate) mod people;
+pub(crate) mod profile;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
+pub(crate) mod token;
 pub(crate) mod tree;
 pub(crate) mod vm;
 

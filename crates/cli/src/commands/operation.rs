@@ -28,7 +28,7 @@ pub(crate) enum OperationVerb {
         /// Its id
         id: uuid::Uuid,
     },
-    /// Take back an operation that has not begun
+    /// Take an operation back: one in line leaves it, a create that runs is undone
     Cancel {
         /// Its id
         id: uuid::Uuid,
@@ -60,7 +60,7 @@ pub(crate) async fn run(context: &Context, verb: OperationVerb) -> Result<(), Fa
             follow(context, operation, show).await?;
         }
         OperationVerb::Cancel { id } => {
-            let path = format!("/v1/operations/{id}/cancel");
+            let path = format!("/v1/operations/{id}/cancel?wait=60s");
             let operation: Operation = client.post(&path, &serde_json::json!({})).await?;
             print(context, &operation, show);
         }

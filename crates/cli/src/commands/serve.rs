@@ -1,15 +1,16 @@
 //! `tintype serve`: the control plane with this host's agent in it.
 
-use crate::connect::{Access, default_data};
+use crate::connect::{Access, default_data, write_secret};
 use crate::failure::Failure;
 use crate::output::line;
+use axum::Router;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +22,6 @@ use tintype_model::config::Accel as ModelAccel;
 use tintype_server::app::App;
 use tintype_server::{Gate, router};
 use tintype_store::Store;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
@@ -39,7 +39,20 @@ pub(crate) struct Serve {
     /// How guests are run [default: auto]
     #[arg(long, value_enum)]
     accel: Option<Accel>,
-    /// A file with the keys data, listen and accel; options come first
+    /// A file with the server's certificate and those that lead to who is trusted (PEM)
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// A file with the key of that certificate (PEM)
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A name that clients know this server by; may be given several times
+    #[arg(long)]
+    name: Vec<String>,
+    /// Listen without TLS on an address that others reach: tokens can be read on the way
+    #[arg(long)]
+    plain: bool,
+    /// A file with the keys data, listen, accel, tls_cert, tls_key, names and plain; options come
+    /// first
     #[arg(long)]
     config: Option<PathBuf>,
     /// For tests: die at step N of the first effect of a kind, such as take:12
@@ -68,6 +81,12 @@ struct Config {
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
     accel: Option<Accel>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    plain: bool,
 }
 
 fn kill_at(text: &str) -> Result<(String, u32), String> {
@@ -99,7 +118,16 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
     };
     let address = args.listen.or(config.listen);
     let address = address.unwrap_or_else(|| DEFAULT_ADDRESS.parse().expect("it is an address"));
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+    let tls = args.tls_cert.or(config.tls_cert).zip(args.tls_key.or(config.tls_key));
+    if !address.ip().is_loopback() && tls.is_none() && !args.plain && !config.plain {
+        return Err(Failure::plain(format!("{address} is reached by others, and TLS is off"), "")
+            .hint("give --tls-cert and --tls-key; or --plain, and tokens can be read on the way"));
+    }
+    let tls = match tls {
+        Some((cert, key)) => Some(read_tls(&cert, &key).await?),
+        None => None,
+    };
+    let listener = TcpListener::bind(address).map_err(|error| {
         Failure::plain(format!("cannot listen at {address}"), error.to_string())
     })?;
     let address = listener.local_addr()?;
@@ -111,19 +139,44 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
     let app = App::start(store, agent, &host_name())
         .await
         .map_err(|error| cannot_use(&data.join("tintype.db"), &error))?;
-    let token = leave_access(&data, address)?;
-    let gate = Arc::new(Gate::new(token, address));
-    line(&format!("tintype: listening on http://{address} (data {})", data.display()));
-    let served = axum::serve(listener, router(app, gate)).with_graceful_shutdown(asked_to_end());
-    let overdue = async {
+    let names: Vec<String> = args.name.into_iter().chain(config.names).collect();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    leave_access(&app, &data, &format!("{scheme}://{address}")).await?;
+    let gate = Arc::new(Gate::new(address, &names, tls.is_some()));
+    line(&format!("tintype: listening on {scheme}://{address} (data {})", data.display()));
+    answer(listener, tls, router(app, gate)).await
+}
+
+/// Answers requests until asked to end.
+async fn answer(
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    router: Router,
+) -> Result<(), Failure> {
+    listener.set_nonblocking(true)?;
+    let handle = Handle::new();
+    let ending = handle.clone();
+    tokio::spawn(async move {
         asked_to_end().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        result = served => result?,
-        () = overdue => {}
+        ending.graceful_shutdown(Some(GRACE));
+    });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    match tls {
+        Some(tls) => {
+            axum_server::from_tcp_rustls(listener, tls)?.handle(handle).serve(service).await?;
+        }
+        None => axum_server::from_tcp(listener)?.handle(handle).serve(service).await?,
     }
     Ok(())
+}
+
+async fn read_tls(cert: &Path, key: &Path) -> Result<RustlsConfig, Failure> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let read = RustlsConfig::from_pem_file(cert, key).await;
+    read.map_err(|error| {
+        let what = format!("{} and {} are no certificate and key", cert.display(), key.display());
+        Failure::plain(what, error.to_string())
+    })
 }
 
 fn read_config(path: Option<&Path>) -> Result<Config, Failure> {
@@ -156,33 +209,21 @@ fn lock(data: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Leaves in the data folder how to reach us; the token stays the same from start to start.
-fn leave_access(data: &Path, address: SocketAddr) -> Result<String, Failure> {
+/// Leaves in the data folder how to reach us, with a token of the first administrator's: the one
+/// that was left before, while it is good.
+async fn leave_access(app: &App, data: &Path, url: &str) -> Result<(), Failure> {
     let path = data.join("client.toml");
     let old: Access = fs::read_to_string(&path)
         .ok()
         .and_then(|text| toml::from_str(&text).ok())
         .unwrap_or_default();
-    let token = match old.token {
-        Some(token) => token,
-        None => new_token()?,
-    };
-    let access = Access { url: Some(format!("http://{address}")), token: Some(token.clone()) };
+    let token = app
+        .local_token(old.token.as_deref())
+        .await
+        .map_err(|refusal| cannot_use(&data.join("tintype.db"), &refusal))?;
+    let access = Access { url: Some(url.to_owned()), token: Some(token), ca: old.ca };
     let text = toml::to_string(&access).map_err(|error| cannot_use(&path, &error))?;
-    let fresh = data.join("client.toml.new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(fresh, path)?;
-    Ok(token)
-}
-
-/// 256 bits from the kernel.
-fn new_token() -> Result<String, Failure> {
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(write_secret(&path, &text)?)
 }
 
 fn host_name() -> String {

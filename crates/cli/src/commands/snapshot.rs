@@ -1,15 +1,17 @@
 //! `tintype snapshot`
 
 use super::escape;
+use super::list::all;
+use super::profile::yes;
 use super::tree::draw;
 use super::vm::address;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{card, confirm, follow, print, table};
+use crate::output::{ask_about, card, follow, print, table};
 use crate::size;
 use clap::{Args, Subcommand};
 use tintype_wire::rest::{
-    DeletePlan, EditSnapshot, List, NewSnapshot, Operation, Revert, Snapshot, Tree, Vm,
+    EditSnapshot, List, NewSnapshot, Operation, Plan, Revert, Snapshot, Tree, Vm,
 };
 
 #[derive(Debug, Subcommand)]
@@ -26,6 +28,12 @@ pub(crate) enum SnapshotVerb {
         /// What to remember about it
         #[arg(long)]
         description: Option<String>,
+        /// When it shall go by itself, such as 2027-01-31T00:00:00Z
+        #[arg(long)]
+        expires: Option<String>,
+        /// Nobody deletes it before the protection is taken away
+        #[arg(long)]
+        protect: bool,
     },
     /// List snapshots, of all virtual machines or one
     #[command(visible_alias = "ls")]
@@ -42,7 +50,7 @@ pub(crate) enum SnapshotVerb {
         /// Name or id of the snapshot
         snapshot: String,
     },
-    /// Change name or description
+    /// Change name, description, expiry or protection
     Edit {
         /// Name or id of the virtual machine
         vm: String,
@@ -54,6 +62,22 @@ pub(crate) enum SnapshotVerb {
         /// Another description
         #[arg(long)]
         description: Option<String>,
+        /// When it shall go by itself, or never
+        #[arg(long)]
+        expires: Option<String>,
+        /// Nobody deletes it before the protection is taken away
+        #[arg(long, conflicts_with = "unprotect")]
+        protect: bool,
+        /// Take the protection away
+        #[arg(long)]
+        unprotect: bool,
+    },
+    /// Prove that a snapshot is whole: its memory is loaded beside the virtual machine
+    Verify {
+        /// Name or id of the virtual machine
+        vm: String,
+        /// Name or id of the snapshot
+        snapshot: String,
     },
     /// Go back to a snapshot; without one, to the current
     #[command(aliases = ["rollback", "restore", "apply"])]
@@ -71,9 +95,27 @@ pub(crate) struct ListArgs {
     /// Only in this state
     #[arg(long)]
     state: Option<String>,
-    /// Only with this in name or description
+    /// Only of this account
     #[arg(long)]
-    keyword: Option<String>,
+    account: Option<String>,
+    /// Only of this domain and those beneath
+    #[arg(long)]
+    domain: Option<String>,
+    /// disk or disk-and-memory
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only with this in name or description; may be given several times
+    #[arg(long)]
+    keyword: Vec<String>,
+    /// Created at this moment or later, such as 2026-11-20T00:00:00Z
+    #[arg(long)]
+    created_after: Option<String>,
+    /// Created before this moment
+    #[arg(long)]
+    created_before: Option<String>,
+    /// created, -created, name or -name
+    #[arg(long, allow_hyphen_values = true)]
+    sort: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +130,12 @@ pub(crate) struct RevertArgs {
     /// Leave it off: the disks of that instant, without the memory
     #[arg(long)]
     stopped: bool,
+    /// Take a snapshot of now first, to have a way back
+    #[arg(long)]
+    safety: bool,
+    /// Say what would be lost, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -113,9 +161,11 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Failure> {
     match verb {
-        SnapshotVerb::Create { vm, name, memory, description } => {
+        SnapshotVerb::Create { vm, name, memory, description, expires, protect } => {
             let kind = memory.then(|| "disk-and-memory".to_owned());
-            create(context, &vm, NewSnapshot { name, description, kind }).await
+            let new =
+                NewSnapshot { name, description, kind, expires_at: expires, protected: protect };
+            create(context, &vm, new).await
         }
         SnapshotVerb::List(args) => list(context, args).await,
         SnapshotVerb::Tree { vm } => {
@@ -128,12 +178,20 @@ pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Fai
             print(context, &snapshot, show);
             Ok(())
         }
-        SnapshotVerb::Edit { vm, snapshot, name, description } => {
+        SnapshotVerb::Edit { vm, snapshot, name, description, expires, protect, unprotect } => {
             let id = find(context, &vm, &snapshot).await?.id;
-            let edit = EditSnapshot { name, description };
+            let protected = (protect || unprotect).then_some(protect);
+            let edit = EditSnapshot { name, description, expires_at: expires, protected };
             let edited: Snapshot =
                 context.client.patch(&format!("/v1/snapshots/{id}"), &edit).await?;
             print(context, &edited, show);
+            Ok(())
+        }
+        SnapshotVerb::Verify { vm, snapshot } => {
+            let id = find(context, &vm, &snapshot).await?.id;
+            let path = context.acting(&format!("/v1/snapshots/{id}/verify"));
+            let operation = context.client.post(&path, &serde_json::json!({})).await?;
+            follow(context, operation, |_| format!("{snapshot} of {vm} is whole")).await?;
             Ok(())
         }
         SnapshotVerb::Revert(args) => revert(context, args).await,
@@ -142,7 +200,11 @@ pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Fai
 }
 
 async fn create(context: &Context, vm: &str, new: NewSnapshot) -> Result<(), Failure> {
-    let operation: Operation = context.client.post(&address(vm, "/snapshots"), &new).await?;
+    let mut path = address(vm, "/snapshots");
+    if context.force {
+        path.push_str("?force=true");
+    }
+    let operation: Operation = context.client.post(&context.acting(&path), &new).await?;
     let id = operation.snapshot;
     let ended = follow(context, operation, |_| format!("took a snapshot of {vm}")).await?;
     if let Some(id) =
@@ -154,38 +216,31 @@ async fn create(context: &Context, vm: &str, new: NewSnapshot) -> Result<(), Fai
     Ok(())
 }
 
-async fn pages(context: &Context, path: &str) -> Result<List<Snapshot>, Failure> {
-    let mut all = List { items: Vec::new(), next: None };
-    let mut after = String::new();
-    loop {
-        let page: List<Snapshot> = context.client.get(&format!("{path}{after}")).await?;
-        all.items.extend(page.items);
-        match page.next {
-            Some(next) => after = format!("&after={next}"),
-            None => return Ok(all),
-        }
-    }
-}
-
 async fn list(context: &Context, args: ListArgs) -> Result<(), Failure> {
     let mut path = "/v1/snapshots?limit=500".to_owned();
-    for (name, value) in [("vm", args.vm), ("state", args.state), ("keyword", args.keyword)] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", escape(&value)));
-        }
+    let given = [
+        ("vm", args.vm),
+        ("account", args.account),
+        ("domain", args.domain),
+        ("state", args.state),
+        ("kind", args.kind),
+        ("created-after", args.created_after),
+        ("created-before", args.created_before),
+        ("sort", args.sort),
+    ];
+    let given = given.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let keywords = args.keyword.into_iter().map(|keyword| ("keyword", keyword));
+    for (name, value) in given.chain(keywords) {
+        path.push_str(&format!("&{name}={}", escape(&value)));
     }
-    let snapshots = pages(context, &path).await?;
-    let vms: List<Vm> = context.client.get("/v1/vms?limit=1000").await?;
-    let vm_name = |id: uuid::Uuid| {
-        vms.items.iter().find(|vm| vm.id == id).map_or_else(|| id.to_string(), |vm| vm.name.clone())
-    };
+    let snapshots: List<Snapshot> = all(context, &path).await?;
     print(context, &snapshots, |snapshots| {
         if snapshots.items.is_empty() {
             return "no snapshots".to_owned();
         }
         let row = |snapshot: &Snapshot| {
             vec![
-                vm_name(snapshot.vm),
+                snapshot.vm_name.clone(),
                 snapshot.name.clone(),
                 snapshot.kind.clone(),
                 snapshot.state.clone(),
@@ -201,10 +256,10 @@ async fn list(context: &Context, args: ListArgs) -> Result<(), Failure> {
 }
 
 /// The snapshot of a machine with this name or id.
-async fn find(context: &Context, vm: &str, snapshot: &str) -> Result<Snapshot, Failure> {
-    let all = pages(context, &address(vm, "/snapshots?limit=500")).await?;
+pub(crate) async fn find(context: &Context, vm: &str, snapshot: &str) -> Result<Snapshot, Failure> {
+    let found: List<Snapshot> = all(context, &address(vm, "/snapshots?limit=500")).await?;
     let wanted = |found: &&Snapshot| found.name == snapshot || found.id.to_string() == snapshot;
-    all.items.iter().find(wanted).cloned().ok_or_else(|| {
+    found.items.iter().find(wanted).cloned().ok_or_else(|| {
         Failure::missing("unknown-snapshot", "there is no such snapshot", snapshot)
             .hint(format!("tintype snapshot tree {vm} shows those there are"))
     })
@@ -216,20 +271,21 @@ async fn revert(context: &Context, args: RevertArgs) -> Result<(), Failure> {
         Some(snapshot) => find(context, vm, snapshot).await?,
         None => current(context, vm).await?,
     };
-    confirm(
-        context,
-        &format!(
-            "What {vm} did since its current snapshot is lost; it goes back to {:?}.",
-            target.name
-        ),
-    )?;
+    let path = format!("/v1/snapshots/{}/revert", target.id);
     let power = match (args.start, args.stopped) {
         (true, _) => Some("start".to_owned()),
         (_, true) => Some("stopped".to_owned()),
         _ => None,
     };
-    let path = format!("/v1/snapshots/{}/revert", target.id);
-    let operation: Operation = context.client.post(&path, &Revert { power }).await?;
+    let revert = Revert { power, safety: args.safety };
+    // With a way back nothing is lost.
+    if args.dry_run || !args.safety {
+        let plan: Plan = context.client.post(&format!("{path}?dry_run=true"), &revert).await?;
+        if !ask_about(context, &plan, args.dry_run)? {
+            return Ok(());
+        }
+    }
+    let operation: Operation = context.client.post(&context.acting(&path), &revert).await?;
     follow(context, operation, |_| format!("{vm} is back at {:?}", target.name)).await?;
     Ok(())
 }
@@ -257,32 +313,14 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> {
         }
         None => (address(vm, "/snapshots"), String::new()),
     };
-    let plan: DeletePlan = context.client.delete(&format!("{path}?{scope}dry_run=true")).await?;
-    if args.dry_run {
-        print(context, &plan, show_plan);
+    let plan: Plan = context.client.delete(&format!("{path}?{scope}dry_run=true")).await?;
+    if !ask_about(context, &plan, args.dry_run)? {
         return Ok(());
     }
-    confirm(context, &show_plan(&plan))?;
-    let operation: Operation = context.client.delete(&format!("{path}?{scope}")).await?;
+    let path = context.acting(&format!("{path}?{}", scope.trim_end_matches('&')));
+    let operation: Operation = context.client.delete(&path).await?;
     follow(context, operation, |_| format!("deleted {} snapshots", plan.snapshots.len())).await?;
     Ok(())
-}
-
-fn show_plan(plan: &DeletePlan) -> String {
-    let mut text = String::new();
-    for snapshot in &plan.snapshots {
-        text.push_str(&format!("deletes  {:?} of {}\n", snapshot.name, snapshot.created_at));
-    }
-    text.push_str(&format!("moves up  {} snapshots\n", plan.moved.len()));
-    text.push_str(&format!("frees  {}", size::show(plan.freed_bytes)));
-    if plan.merged_bytes > 0 {
-        text.push_str(&format!(", and what overlaps of {}", size::show(plan.merged_bytes)));
-    }
-    if plan.kept_bytes > 0 {
-        text.push_str(&format!("; {} stay, for a branch", size::show(plan.kept_bytes)));
-    }
-    text.push('\n');
-    text
 }
 
 fn show(snapshot: &Snapshot) -> String {
@@ -296,8 +334,12 @@ fn show(snapshot: &Snapshot) -> String {
         ("state", snapshot.state.clone()),
         ("reason", or_dash(snapshot.reason.as_ref().map(ToString::to_string))),
         ("parent", or_dash(snapshot.parent.map(|id| id.to_string()))),
-        ("current", if snapshot.current { "yes" } else { "no" }.to_owned()),
-        ("created", snapshot.created_at.clone()),
+        ("current", yes(snapshot.current)),
+        ("created", format!("{} by {}", snapshot.created_at, snapshot.created_by)),
+        ("expires", or_dash(snapshot.expires_at.clone())),
+        ("protected", yes(snapshot.protected)),
+        ("safety", yes(snapshot.safety)),
+        ("verified", or_dash(snapshot.verified_at.clone())),
         ("ready", or_dash(snapshot.ready_at.clone())),
         ("guest paused", or_dash(snapshot.pause_ms.map(|ms| format!("{ms} ms")))),
         ("memory", size::show(snapshot.memory_bytes)),

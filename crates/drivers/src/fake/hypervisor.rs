@@ -7,7 +7,9 @@ use crate::volume::Volume;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use tintype_model::capability::Capabilities;
-use tintype_model::effect::{After, Effect, Facts, Launch, Outcome, Revert, StopVm, TakeSnapshot};
+use tintype_model::effect::{
+    After, Effect, Facts, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
+};
 use tintype_model::layer::LayerFile;
 use tintype_model::reclaim::Reclaim;
 use tintype_model::refusal::Code;
@@ -84,13 +86,29 @@ impl Fake {
                 self.merge(vm, *child, *into, &calm)?;
                 (*child, *into, above)
             }
-            Reclaim::Fold { chain, base, fresh, above, .. } => {
+            Reclaim::Fold { chain, base, fresh, above, keep, .. } => {
+                if *keep {
+                    self.fold(vm, chain[0], *base, *fresh, &calm)?;
+                    return self.move_on(vm, chain[0], *fresh, above);
+                }
                 if self.exists(vm, chain[0]) {
                     self.fold(vm, chain[0], *base, *fresh, &calm)?;
                 }
                 (chain[0], *fresh, above)
             }
         };
+        self.move_on(vm, old, new, above)?;
+        self.remove_layer(vm, old)
+    }
+
+    /// Puts what lies on `old` on `new`.
+    fn move_on(
+        &self,
+        vm: VmId,
+        old: LayerFile,
+        new: LayerFile,
+        above: &[LayerFile],
+    ) -> Result<(), crate::volume::VolumeError> {
         if let Some(guest) = self.world().guest(vm) {
             for active in guest.active.values_mut().filter(|active| **active == old.id) {
                 *active = new.id;
@@ -99,7 +117,7 @@ impl Fake {
         for &layer in above {
             self.relink(vm, layer, new)?;
         }
-        self.remove_layer(vm, old)
+        Ok(())
     }
 
     fn remove_layer(&self, vm: VmId, layer: LayerFile) -> Result<(), crate::volume::VolumeError> {
@@ -211,12 +229,45 @@ impl Hypervisor for Fake {
             Effect::DeleteVm { vm } => Hypervisor::remove(self, *vm),
             Effect::RemoveMemory { vm, snapshots } => self.remove_memory(*vm, snapshots),
             Effect::Reclaim { vm, work } => self.reclaim(*vm, work, &AtomicBool::new(false)),
-            Effect::CreateVm(_) => Outcome::Yielded,
+            Effect::ResizeDisk(resize) => Hypervisor::resize(self, resize),
+            Effect::VerifySnapshot(verify) => self.verify(verify, diary),
+            Effect::CreateVm(_)
+            | Effect::CloneDisks(_)
+            | Effect::AttachDisk { .. }
+            | Effect::DetachDisk { .. } => Outcome::Yielded,
         }
     }
 
     fn reclaim(&self, vm: VmId, work: &Reclaim, _give_way: &AtomicBool) -> Outcome {
         match self.work(vm, work) {
+            Ok(()) => Outcome::Done(Facts::default()),
+            Err(error) => failed(Code::StorageFailed, &error.to_string(), Facts::default()),
+        }
+    }
+
+    fn verify(&self, verify: &Verify, _diary: &mut dyn Diary) -> Outcome {
+        let vm = verify.launch.vm;
+        let sound = {
+            let world = self.world();
+            let machine = world.machines.get(&vm);
+            let memory = machine.and_then(|machine| machine.memories.get(&verify.snapshot));
+            !verify.memory || memory.is_some_and(|memory| !memory.damaged)
+        };
+        let thrown_away = verify.launch.disks.iter().map(|disk| disk.chain[0]);
+        let removed: Result<Vec<()>, _> =
+            thrown_away.map(|layer| Volume::remove(self, vm, layer)).collect();
+        let facts = Facts { running: self.is_running(vm), ..Facts::default() };
+        if let Err(error) = removed {
+            return failed(Code::StorageFailed, &error.to_string(), facts);
+        }
+        if sound {
+            return Outcome::Done(facts);
+        }
+        failed(Code::VerifyFailed, "the memory is damaged", facts)
+    }
+
+    fn resize(&self, resize: &ResizeDisk) -> Outcome {
+        match Volume::resize(self, resize.vm, resize.layer, resize.size_bytes) {
             Ok(()) => Outcome::Done(Facts::default()),
             Err(error) => failed(Code::StorageFailed, &error.to_string(), Facts::default()),
         }

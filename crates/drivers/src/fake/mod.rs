@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::config::{Accel, Platform};
+use tintype_model::settings::Limit;
 use tintype_model::{DiskId, LayerId, SnapshotId, VmId};
 
 /// A host in memory.
@@ -59,7 +60,9 @@ impl Default for Fake {
         let platform = Platform { machine: "fake-1".into(), cpu: "fake".into(), accel: Accel::Tcg };
         Self {
             capabilities: Capabilities {
+                kind: "fake".into(),
                 hypervisor: "Fake 1".into(),
+                snapshot_cap: Limit::Unlimited,
                 machines: vec![platform.machine.clone()],
                 accels: vec![platform.accel],
                 platform,

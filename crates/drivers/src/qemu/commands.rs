@@ -60,6 +60,8 @@ commands! {
     SystemPowerdown "system_powerdown" -> Nothing {}
     /// Opens a block node with other options.
     BlockdevReopen "blockdev-reopen" -> Nothing { options: Vec<Value> }
+    /// Gives a block node another size.
+    BlockResize "block_resize" -> Nothing { node_name: String, size: u64 }
     /// Closes a block node.
     BlockdevDel "blockdev-del" -> Nothing { node_name: String }
     /// Several acts on blocks at one instant, or none.

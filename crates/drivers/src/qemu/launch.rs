@@ -22,6 +22,8 @@ pub(super) enum Begin {
     Held,
     /// From memory that will be loaded.
     Load,
+    /// As [`Begin::Load`], and nothing it sends reaches anybody.
+    Apart,
 }
 
 /// The name of the block node that is a layer.
@@ -89,12 +91,15 @@ pub(super) fn command(
     }
     args.console(number, capabilities.shared_console.is_yes());
     args.disks(&launch.disks);
-    let taps = args.network(launch)?;
+    let taps = match begin {
+        Begin::Apart => args.no_network(launch),
+        Begin::Run | Begin::Held | Begin::Load => args.network(launch)?,
+    };
     args.kernel(launch);
     match begin {
         Begin::Run => {}
         Begin::Held => args.0.push("-S".to_owned()),
-        Begin::Load => args.add("-incoming", "defer"),
+        Begin::Load | Begin::Apart => args.add("-incoming", "defer"),
     }
     let log = File::create(folder.log(number))?;
     let mut command = Command::new("qemu-system-x86_64");
@@ -206,6 +211,14 @@ impl Args {
             let options = format!("drive={node},id=disk{n},serial={serial},bootindex={}", n + 1);
             self.add("-device", format!("virtio-blk-pci,{options}"));
         }
+    }
+
+    /// Cards that are connected to nothing.
+    fn no_network(&mut self, launch: &Launch) -> Vec<File> {
+        for (n, nic) in launch.config.nics.iter().enumerate() {
+            self.add("-device", format!("virtio-net-pci,id=nic{n},mac={}", nic.mac));
+        }
+        Vec::new()
     }
 
     fn network(&mut self, launch: &Launch) -> std::io::Result<Vec<File>> {

@@ -16,6 +16,7 @@ mod qmp;
 mod reclaim;
 mod revert;
 mod take;
+mod verify;
 mod warm;
 mod watchdog;
 
@@ -29,13 +30,17 @@ use self::process::Process;
 use crate::diary::{Diary, Note};
 use crate::guest_user::GuestUser;
 use crate::hypervisor::Hypervisor;
+use crate::volume::Volume;
 use crate::volume::qcow2::Qcow2;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use tintype_model::capability::Capabilities;
-use tintype_model::effect::{Effect, Facts, Launch, Outcome, Revert, StopVm, TakeSnapshot};
+use tintype_model::effect::{
+    Effect, Facts, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
+};
+use tintype_model::layer::LayerFile;
 use tintype_model::reclaim::Reclaim;
 use tintype_model::refusal::{Code, Refusal};
 use tintype_model::vm::VmState;
@@ -110,7 +115,8 @@ impl Qemu {
         None
     }
 
-    fn folder(&self, vm: VmId) -> Folder {
+    /// The folder of a machine.
+    pub fn folder(&self, vm: VmId) -> Folder {
         Folder::new(self.root.join(vm.to_string()), self.user)
     }
 
@@ -172,6 +178,12 @@ impl Qemu {
                 process.kill();
             }
         }
+    }
+
+    /// Done, with what a layer takes on disk now.
+    fn sized(&self, vm: VmId, layer: LayerFile) -> Outcome {
+        let size = self.volume.allocated_bytes(vm, layer).unwrap_or(0);
+        Outcome::Done(Facts { sizes: [(layer.id, size)].into(), ..Facts::default() })
     }
 
     fn adopt_all(&self) {
@@ -275,12 +287,36 @@ impl Hypervisor for Qemu {
             }
             Effect::RemoveMemory { vm, snapshots } => self.remove_memory(*vm, snapshots),
             Effect::Reclaim { vm, work } => self.reclaim(*vm, work, &AtomicBool::new(false)),
-            Effect::CreateVm(_) => Outcome::Yielded,
+            Effect::ResizeDisk(resize) => self.resize(resize),
+            Effect::VerifySnapshot(verify) => verify::recover(self, verify),
+            Effect::CreateVm(_)
+            | Effect::CloneDisks(_)
+            | Effect::AttachDisk { .. }
+            | Effect::DetachDisk { .. } => Outcome::Yielded,
         }
     }
 
     fn reclaim(&self, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome {
         reclaim::reclaim(self, vm, work, give_way)
+    }
+
+    fn verify(&self, verify: &Verify, diary: &mut dyn Diary) -> Outcome {
+        verify::verify(self, verify, diary)
+    }
+
+    fn resize(&self, resize: &ResizeDisk) -> Outcome {
+        let (vm, layer, size) = (resize.vm, resize.layer, resize.size_bytes);
+        if let Some(instance) = self.instance(vm) {
+            let node_name = launch::layer_node(layer.id);
+            return match instance.qmp().run(&commands::BlockResize { node_name, size }) {
+                Ok(_) => self.sized(vm, layer),
+                Err(error) => failed(Code::HypervisorFailed, &error, Facts::default()),
+            };
+        }
+        match self.volume.resize(vm, layer, size) {
+            Ok(()) => self.sized(vm, layer),
+            Err(error) => failed(Code::StorageFailed, &error, Facts::default()),
+        }
     }
 
     fn remove_memory(&self, vm: VmId, snapshots: &[SnapshotId]) -> Outcome {

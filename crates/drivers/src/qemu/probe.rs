@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::config::{Accel, Platform};
+use tintype_model::settings::Limit;
 
 /// The oldest QEMU that has mapped-ram, without which memory cannot be saved as we do.
 const OLDEST: u32 = 9;
@@ -101,6 +102,8 @@ fn ask(socket: &Path, accel: Option<Accel>) -> Result<Capabilities, ProbeError> 
         if yes { Support::Yes } else { Support::No(why.to_owned()) }
     };
     Ok(Capabilities {
+        kind: "qemu".to_owned(),
+        snapshot_cap: Limit::Unlimited,
         hypervisor: format!("QEMU {text}{}", package(&version.package)),
         platform: Platform { machine, cpu: cpu.to_owned(), accel },
         machines: machines.into_iter().map(|machine| machine.name).collect(),

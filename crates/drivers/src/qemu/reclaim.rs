@@ -52,7 +52,12 @@ pub(super) fn reclaim(qemu: &Qemu, vm: VmId, work: &Reclaim, give_way: &AtomicBo
     let result = match work {
         Reclaim::Remove { layer } => here.volume().remove(vm, *layer).map_err(ReclaimError::from),
         Reclaim::Merge { child, into, above } => here.merge(*child, *into, above),
-        Reclaim::Fold { chain, base, fresh, above, .. } => here.fold(chain, *base, *fresh, above),
+        Reclaim::Fold { chain, base, fresh, above, keep, .. } => {
+            here.fold(chain, *base, *fresh, above).and_then(|()| match chain.first() {
+                Some(&top) if !keep => Ok(here.volume().remove(vm, top)?),
+                _ => Ok(()),
+            })
+        }
     };
     match result {
         Ok(()) => Outcome::Done(here.sizes(work)),
@@ -221,7 +226,6 @@ impl Work<'_> {
                 self.volume().relink(self.vm, layer, fresh)?;
             }
         }
-        self.volume().remove(self.vm, top)?;
         Ok(())
     }
 

@@ -21,13 +21,13 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use tintype_model::effect::{After, Facts, Outcome, Revert};
+use tintype_model::effect::{After, Facts, Launch, Outcome, Revert};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
-use tintype_model::{Refusal, VmId};
+use tintype_model::{Refusal, SnapshotId, VmId};
 
 #[derive(Debug, thiserror::Error)]
-enum RevertError {
+pub(super) enum RevertError {
     #[error(transparent)]
     Qmp(#[from] QmpError),
     #[error(transparent)]
@@ -86,7 +86,7 @@ fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Fact
         return Err(InstanceError::Mute.into());
     }
     if revert.after == After::Resumed {
-        check_memory(&folder, revert)?;
+        check_memory(&folder, revert.snapshot, &revert.launch)?;
     }
     let new = make_ready(qemu, &folder, revert, diary)?;
     let old = qemu.instance(vm);
@@ -116,9 +116,13 @@ fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Fact
 }
 
 /// Looks at the memory before anything is started or stopped.
-fn check_memory(folder: &Folder, revert: &Revert) -> Result<(), RevertError> {
-    let config = &revert.launch.config;
-    let file = File::open(folder.path().join(Folder::memory_name(revert.snapshot)))?;
+pub(super) fn check_memory(
+    folder: &Folder,
+    snapshot: SnapshotId,
+    launch: &Launch,
+) -> Result<(), RevertError> {
+    let config = &launch.config;
+    let file = File::open(folder.path().join(Folder::memory_name(snapshot)))?;
     Ok(Layout::read(&file)?.fits(&config.platform.machine, config.memory_bytes)?)
 }
 
@@ -137,7 +141,7 @@ fn make_ready(
         .note(Note::Launched { instance: instance.number() })
         .map_err(RevertError::from)
         .and_then(|()| match begin {
-            Begin::Load => load(&instance, revert),
+            Begin::Load | Begin::Apart => load(&instance, revert.snapshot),
             Begin::Run | Begin::Held => Ok(()),
         });
     if let Err(error) = ready {
@@ -148,13 +152,14 @@ fn make_ready(
     Ok(instance)
 }
 
-fn load(instance: &Instance, revert: &Revert) -> Result<(), RevertError> {
+/// Has an instance load a snapshot's memory.
+pub(super) fn load(instance: &Instance, snapshot: SnapshotId) -> Result<(), RevertError> {
     let qmp = instance.qmp();
     let capabilities = |state| MigrateSetCapabilities {
         capabilities: vec![Capability { capability: "mapped-ram", state }],
     };
     qmp.run(&capabilities(true))?;
-    let uri = format!("file:{}", Folder::memory_name(revert.snapshot));
+    let uri = format!("file:{}", Folder::memory_name(snapshot));
     qmp.run(&MigrateIncoming { uri })?;
     loop {
         let info = qmp.run(&QueryMigrate {}).map_err(|error| match error {

@@ -54,6 +54,8 @@ enum TakeError {
     Save(String),
     #[error("the guest is {0}, not running")]
     NotRunning(String),
+    #[error("it was cancelled")]
+    Cancelled,
 }
 
 struct Shot<'a> {
@@ -88,6 +90,9 @@ impl Shot<'_> {
         self.open_overlays()?;
         let memory = if self.take.memory { Some(self.prepare_memory(diary)?) } else { None };
         self.flush_ahead();
+        if diary.is_cancelled() {
+            return Err(TakeError::Cancelled);
+        }
         self.hold(qemu, diary)?;
         if let Some(memory) = memory {
             let stalled = self.wait_for_save(diary)?;
@@ -205,6 +210,9 @@ impl Shot<'_> {
     fn wait_for_save(&self, diary: &mut dyn Diary) -> Result<Duration, TakeError> {
         let mut stalled = Duration::ZERO;
         loop {
+            if diary.is_cancelled() {
+                return Err(TakeError::Cancelled);
+            }
             let asked = Instant::now();
             let info = self.instance.qmp().run(&QueryMigrate {})?;
             let took = asked.elapsed();
@@ -286,6 +294,7 @@ impl Shot<'_> {
         let code = match error {
             TakeError::Io(_) => Code::StorageFailed,
             TakeError::NotRunning(_) => Code::VmNotRunning,
+            TakeError::Cancelled => Code::Interrupted,
             _ if !self.instance.is_alive() => Code::GuestLost,
             _ => Code::HypervisorFailed,
         };

@@ -75,6 +75,26 @@ pub trait Volume: Send + Sync {
         give_way: &AtomicBool,
     ) -> Result<(), VolumeError>;
 
+    /// Gives a machine a layer of another one: the same file, by another name. Neither changes it
+    /// from then on.
+    fn share(&self, from: VmId, layer: LayerFile, to: VmId) -> Result<(), VolumeError>;
+
+    /// Makes `layer` for machine `to`, with all that is seen through `top`, which nobody writes to.
+    fn flatten(
+        &self,
+        from: VmId,
+        top: LayerFile,
+        to: VmId,
+        layer: LayerFile,
+        give_way: &AtomicBool,
+    ) -> Result<(), VolumeError>;
+
+    /// Gives a layer that nobody has open another size, as the guest sees it.
+    fn resize(&self, vm: VmId, layer: LayerFile, size_bytes: u64) -> Result<(), VolumeError>;
+
+    /// Looks whether a layer that nobody writes to is sound in itself.
+    fn check(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError>;
+
     /// Says in `layer`, which nobody has open, that it lies on `on`, which is seen the same.
     fn relink(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError>;
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 use tintype_model::VmId;
 use tintype_model::effect::{NewDisk, Source};
-use tintype_model::layer::LayerFile;
+use tintype_model::layer::{Format, LayerFile};
 
 /// Subclusters make copy-on-write as small as a page.
 const LAYOUT: &str = "extended_l2=on,cluster_size=128k,lazy_refcounts=off";
@@ -192,6 +192,45 @@ impl Volume for Qcow2 {
             return Err(error);
         }
         self.settle(vm, &to)
+    }
+
+    fn share(&self, from: VmId, layer: LayerFile, to: VmId) -> Result<(), VolumeError> {
+        let (from, link) = (self.path(from, layer), self.path(to, layer));
+        match steps::around("file share layer", || fs::hard_link(&from, &link)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(failure("sharing", &from, error))
+            }
+            _ => self.settle(to, &link),
+        }
+    }
+
+    fn flatten(
+        &self,
+        from: VmId,
+        top: LayerFile,
+        to: VmId,
+        layer: LayerFile,
+        give_way: &AtomicBool,
+    ) -> Result<(), VolumeError> {
+        // By a path that needs no permission on what is above the pool.
+        let target = format!("../{to}/{}", layer.name());
+        let (format, name) = (top.format.as_str(), top.name());
+        let args = ["convert", "-q", "-f", format, "-O", "qcow2", "-o", LAYOUT, &name, &target];
+        self.image(from, &args, give_way)?;
+        self.settle(to, &self.path(to, layer))
+    }
+
+    fn resize(&self, vm: VmId, layer: LayerFile, size_bytes: u64) -> Result<(), VolumeError> {
+        let (format, name, size) = (layer.format.as_str(), layer.name(), size_bytes.to_string());
+        self.must(vm, &["resize", "-q", "--shrink", "-f", format, &name, &size])?;
+        self.settle(vm, &self.path(vm, layer))
+    }
+
+    fn check(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError> {
+        match layer.format {
+            Format::Qcow2 => self.must(vm, &["check", "-q", "-U", "-f", "qcow2", &layer.name()]),
+            Format::Raw => self.allocated_bytes(vm, layer).map(drop),
+        }
     }
 
     fn relink(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError> {

@@ -15,16 +15,18 @@ use tintype_model::config::{Config, Disk, Firmware, Kernel, Role};
 use tintype_model::effect::{Effect, Facts, NewDisk, Outcome, Source};
 use tintype_model::layer::{Format, Layer, LayerFile};
 use tintype_model::operation::{
-    Command, CreateSnapshot, DeleteSnapshots, Event, Operation, Phase, Power, RevertTo, Scene,
-    StopVm, accept, step,
+    Asker, Command, Conditions, CreateSnapshot, DeleteSnapshots, Event, Operation, Phase, Power,
+    RevertTo, Scene, StopVm, VerifySnapshot, accept, step,
 };
+use tintype_model::quota::Quota;
 use tintype_model::reclaim;
 use tintype_model::refusal::Code;
+use tintype_model::settings::{Limit, Settings};
 use tintype_model::snapshot::Kind;
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
 use tintype_model::vm::{Vm, VmState};
-use tintype_model::{DiskId, LayerId, Moment, OperationId, Refusal, SnapshotId, VmId};
+use tintype_model::{AccountId, DiskId, LayerId, Moment, OperationId, Refusal, SnapshotId, VmId};
 use uuid::Uuid;
 
 pub const DISK_BYTES: u64 = 64 << 20;
@@ -118,14 +120,7 @@ impl<H: Host> Bench<H> {
             let source = Source::Empty;
             let new = NewDisk { disk: disk.id, layer, size_bytes: DISK_BYTES, source };
             self.host.volume().create(vm, &new).unwrap();
-            timeline.apply(&Change::LayerAdded(Layer {
-                id: layer.id,
-                disk: disk.id,
-                parent: None,
-                format: layer.format,
-                rank: 0,
-                size_bytes: 0,
-            }));
+            timeline.apply(&Change::LayerAdded(Layer::fresh(layer, disk.id, None)));
             timeline.apply(&Change::DiskActive { disk: disk.id, layer: layer.id });
         }
         self.timelines.borrow_mut().insert(vm, timeline);
@@ -144,9 +139,11 @@ impl<H: Host> Bench<H> {
         };
         Vm {
             id,
+            account: AccountId(Uuid::nil()),
             name: "bench".into(),
             state: VmState::Stopped,
             config,
+            settings: Settings { snapshot_limit: Limit::Unlimited, ..Settings::default() },
             generation: Uuid::new_v4(),
             current: None,
             operation: None,
@@ -166,7 +163,14 @@ impl<H: Host> Bench<H> {
     pub fn take(&self, vm: VmId, kind: Kind) -> (SnapshotId, Outcome) {
         let snapshot = SnapshotId(Uuid::new_v4());
         let name = Some(snapshot.to_string());
-        let create = CreateSnapshot { snapshot, name, description: String::new(), kind };
+        let create = CreateSnapshot {
+            snapshot,
+            name,
+            description: String::new(),
+            kind,
+            expires_at: None,
+            protected: false,
+        };
         (snapshot, self.run(vm, Command::CreateSnapshot(create)))
     }
 
@@ -178,12 +182,28 @@ impl<H: Host> Bench<H> {
     }
 
     pub fn revert(&self, vm: VmId, snapshot: SnapshotId, power: Power) -> Outcome {
-        let to = RevertTo::new(&self.timeline(vm).snapshots[&snapshot], power);
+        let to = RevertTo::new(&self.timeline(vm).snapshots[&snapshot], power, None);
         let outcome = self.run(vm, Command::RevertTo(to));
         if self.timeline(vm).vm.state == VmState::Running {
             self.host.wait_until_up(vm);
         }
         outcome
+    }
+
+    /// Goes back, with a snapshot of NOW taken first.
+    pub fn revert_safely(&self, vm: VmId, snapshot: SnapshotId) -> (SnapshotId, Outcome) {
+        let safety = SnapshotId(Uuid::new_v4());
+        let target = &self.timeline(vm).snapshots[&snapshot];
+        let to = RevertTo::new(target, Power::AsTaken, Some(safety));
+        let outcome = self.run(vm, Command::RevertTo(to));
+        if self.timeline(vm).vm.state == VmState::Running {
+            self.host.wait_until_up(vm);
+        }
+        (safety, outcome)
+    }
+
+    pub fn verify(&self, vm: VmId, snapshot: SnapshotId) -> Outcome {
+        self.run(vm, Command::VerifySnapshot(VerifySnapshot { snapshot }))
     }
 
     pub fn delete(&self, vm: VmId, scope: Scope) -> Outcome {
@@ -224,9 +244,11 @@ impl<H: Host> Bench<H> {
     pub fn run(&self, vm: VmId, command: Command) -> Outcome {
         let mut operation = self.accept(vm, command);
         self.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!("no effect") };
-        let outcome = self.perform(&effect, &mut Scrap::default());
-        self.step(&mut operation, Event::Performed(outcome.clone()));
+        let mut outcome = Outcome::Yielded;
+        while let Phase::Performing { effect, .. } = operation.phase.clone() {
+            outcome = self.perform(&effect, &mut Scrap::default());
+            self.step(&mut operation, Event::Performed(outcome.clone()));
+        }
         let timeline = self.timeline(vm);
         assert_eq!(timeline.flaw(), None);
         assert_eq!(timeline.vm.operation, None);
@@ -236,11 +258,19 @@ impl<H: Host> Bench<H> {
     pub fn accept(&self, vm: VmId, command: Command) -> Operation {
         let capabilities = self.host.hypervisor().capabilities();
         let id = OperationId(Uuid::new_v4());
-        let changes = accept(&self.timeline(vm), id, &command, capabilities, Moment(0)).unwrap();
+        let asker = Asker::tintype();
+        let conditions = Conditions {
+            capabilities,
+            snapshots_enabled: true,
+            quota: Quota::default(),
+            usage: self.timeline(vm).usage(),
+            at: Moment(0),
+        };
+        let changes = accept(&self.timeline(vm), id, &command, &asker, &conditions).unwrap();
         self.apply(vm, &changes);
         let phase = Phase::Waiting;
         let created_at = Moment(0);
-        Operation { id, vm, snapshot: None, command, phase, created_at, ended_at: None }
+        Operation { id, vm, snapshot: None, command, asker, phase, created_at, ended_at: None }
     }
 
     /// What an agent does with an effect.
@@ -252,6 +282,9 @@ impl<H: Host> Bench<H> {
             }
             Effect::Revert(revert) => {
                 revert.launch.disks.iter().map(|disk| (disk.chain[0], disk.chain[1])).collect()
+            }
+            Effect::VerifySnapshot(verify) => {
+                verify.launch.disks.iter().map(|disk| (disk.chain[0], disk.chain[1])).collect()
             }
             _ => Vec::new(),
         };
@@ -275,7 +308,13 @@ impl<H: Host> Bench<H> {
             Effect::Revert(revert) => hypervisor.revert(revert, diary),
             Effect::RemoveMemory { vm, snapshots } => hypervisor.remove_memory(*vm, snapshots),
             Effect::DeleteVm { vm } => hypervisor.remove(*vm),
-            Effect::CreateVm(_) | Effect::Reclaim { .. } => unreachable!("not done here"),
+            Effect::VerifySnapshot(verify) => hypervisor.verify(verify, diary),
+            Effect::ResizeDisk(resize) => hypervisor.resize(resize),
+            Effect::CreateVm(_)
+            | Effect::CloneDisks(_)
+            | Effect::AttachDisk { .. }
+            | Effect::DetachDisk { .. }
+            | Effect::Reclaim { .. } => unreachable!("not done here"),
         }
     }
 

@@ -216,7 +216,7 @@ impl Demo {
 
     fn delete(&mut self, snapshot: &Snapshot, scope: &str, what: &str) -> Result<()> {
         let plan_path = format!("/v1/snapshots/{}?scope={scope}&dry_run=true", snapshot.id);
-        let plan: tintype_wire::rest::DeletePlan =
+        let plan: tintype_wire::rest::Plan =
             self.world.wait(self.world.client().delete(&plan_path))?;
         let asked = Instant::now();
         self.vm.delete(&self.world, snapshot, scope)?;

@@ -1,21 +1,28 @@
-//! Taking a snapshot (E5–E7, E26, C2, C22, C27, R14, R15).
+//! Taking a snapshot (E5–E7, E26, C2, C12, C22, C27, R2, R13–R15).
 
-use super::{Ending, failure};
+use super::accept::refuse_user;
+use super::{Asker, Conclusion, Conditions, Ending, delete_snapshots, failure, with};
+use crate::access::Role;
 use crate::capability::{Capabilities, Support};
 use crate::change::{Change, SnapshotChange};
 use crate::effect::{Effect, Facts, Freeze, Outcome, TakeSnapshot};
 use crate::id::{LayerId, SnapshotId};
-use crate::layer::{Format, Layer};
+use crate::layer::Layer;
 use crate::moment::Moment;
 use crate::name::{check_description, check_snapshot_name, default_snapshot_name};
+use crate::quota::reserved_bytes;
 use crate::reclaim::sizes;
 use crate::refusal::{Code, Refusal};
+use crate::settings::Limit;
 use crate::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
 use crate::timeline::Timeline;
 use crate::vm::VmState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
+
+/// How many of the oldest snapshots a refusal at the limit names.
+const OLDEST: usize = 3;
 
 /// What snapshot to take.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,114 +35,233 @@ pub struct CreateSnapshot {
     pub description: String,
     /// What it shall hold.
     pub kind: Kind,
+    /// When it shall go by itself.
+    #[serde(default)]
+    pub expires_at: Option<Moment>,
+    /// Whether it shall not be deleted.
+    #[serde(default)]
+    pub protected: bool,
 }
 
 impl CreateSnapshot {
     pub(super) fn accept(
         &self,
         timeline: &Timeline,
-        capabilities: &Capabilities,
-        at: Moment,
+        asker: &Asker,
+        conditions: &Conditions<'_>,
     ) -> Result<Vec<Change>, Refusal> {
         let vm = &timeline.vm;
         check_description(&self.description)?;
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => default_snapshot_name(at, |name| timeline.named(name).is_some()),
+            None => default_snapshot_name(conditions.at, |name| timeline.named(name).is_some()),
         };
         check_snapshot_name(&name)?;
+        check_expiry(self.expires_at, conditions.at)?;
         if let Some(other) = timeline.named(&name) {
             return Err(Refusal::new(Code::NameTaken)
                 .detail(format!("{} has a snapshot named {name:?}", vm.name))
                 .hint("choose another name, or none for date and time")
                 .blocked_by([other.id.0]));
         }
-        if self.kind == Kind::DiskAndMemory {
-            memory_possible(timeline, capabilities)?;
+        if !conditions.snapshots_enabled {
+            return Err(Refusal::new(Code::SnapshotsDisabled)
+                .detail("an administrator has switched them off for this host or its kind")
+                .hint("what exists can still be reverted to, edited and deleted"));
         }
-        Ok(vec![Change::SnapshotAdded(Box::new(Snapshot {
-            id: self.snapshot,
-            vm: vm.id,
+        refuse_user(timeline, asker)?;
+        if self.kind == Kind::DiskAndMemory {
+            refuse_memory(timeline, asker)?;
+            memory_possible(timeline, conditions.capabilities)?;
+        }
+        if !asker.force {
+            refuse_more(timeline, conditions.capabilities)?;
+            let bytes = reserved_bytes(self.kind, vm.config.memory_bytes);
+            conditions.quota.check(conditions.usage, bytes)?;
+        }
+        let snapshot = Snapshot {
             name,
             description: self.description.clone(),
-            kind: self.kind,
-            consistency: Consistency::Crash,
-            state: SnapshotState::Creating,
-            reason: None,
-            parent: vm.current,
-            created_at: at,
-            ready_at: None,
-            pause_ms: None,
-            memory_bytes: 0,
-            config: vm.config.clone(),
-            layers: BTreeMap::new(),
-        }))])
+            expires_at: self.expires_at,
+            protected: self.protected,
+            ..creating(timeline, self.snapshot, self.kind, asker, conditions.at)
+        };
+        Ok(vec![Change::SnapshotAdded(Box::new(snapshot))])
     }
 
     pub(super) fn plan(&self, timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Effect {
-        let vm = &timeline.vm;
-        let disks = vm.config.disks.iter().map(|disk| Freeze {
-            disk: disk.id,
-            role: disk.role,
-            active: timeline.layers[&timeline.active[&disk.id]].file(),
-            overlay: LayerId(fresh()),
-        });
-        Effect::TakeSnapshot(TakeSnapshot {
-            vm: vm.id,
-            snapshot: self.snapshot,
-            running: vm.state.is_live(),
-            memory: self.kind == Kind::DiskAndMemory,
-            memory_bytes: vm.config.memory_bytes,
-            disks: disks.collect(),
-        })
+        Effect::TakeSnapshot(take(timeline, self.snapshot, self.kind, fresh))
     }
 
+    /// A snapshot that was cancelled is gone, and its memory with it, even when it was taken.
     pub(super) fn conclude(
         &self,
         timeline: &Timeline,
         take: &TakeSnapshot,
         outcome: &Outcome,
+        cancelled: bool,
         at: Moment,
-    ) -> (Vec<Change>, Ending) {
+    ) -> Conclusion {
         match outcome {
-            Outcome::Done(facts) => {
+            Outcome::Done(facts) if cancelled => {
                 let mut changes = switched(timeline, take, facts);
-                changes.push(self.changed(SnapshotChange::Ready {
-                    at,
-                    pause_ms: facts.pause_ms,
-                    memory_bytes: facts.memory_bytes,
-                    consistency: match timeline.vm.state {
-                        VmState::Stopped => Consistency::Clean,
-                        _ => Consistency::Crash,
-                    },
-                    layers: take.disks.iter().map(|d| (d.disk, d.active.id)).collect(),
-                }));
-                changes.push(Change::VmCurrent(Some(self.snapshot)));
-                (changes, Ending::Succeeded)
+                let deleting = SnapshotChange::State(SnapshotState::Deleting);
+                changes.push(Change::SnapshotChanged(self.snapshot, deleting));
+                let effect = delete_snapshots::plan(&with(timeline, &changes));
+                Conclusion::then(changes, effect)
             }
+            Outcome::Done(facts) => Conclusion::succeeded(taken(timeline, take, facts, at)),
             Outcome::Failed(_, facts) => {
-                let reason = failure(outcome);
-                let mut changes = switched(timeline, take, facts);
-                changes.push(self.changed(SnapshotChange::Unavailable(reason.clone())));
-                if take.running && !facts.running {
-                    changes.push(Change::VmState(VmState::Crashed));
+                let mut changes = not_taken(timeline, take, facts);
+                if cancelled {
+                    changes.push(Change::SnapshotGone(self.snapshot));
+                    return Conclusion::end(changes, Ending::Cancelled);
                 }
-                (changes, Ending::Failed(reason))
+                changes.push(self.unavailable(failure(outcome)));
+                Conclusion::failed(changes, outcome)
             }
             Outcome::Yielded => {
-                let reason = failure(outcome);
-                let changes = vec![self.changed(SnapshotChange::Unavailable(reason.clone()))];
-                (changes, Ending::Failed(reason))
+                Conclusion::failed(vec![self.unavailable(failure(outcome))], outcome)
             }
         }
     }
 
-    fn changed(&self, to: SnapshotChange) -> Change {
-        Change::SnapshotChanged(self.snapshot, to)
+    fn unavailable(&self, reason: Refusal) -> Change {
+        Change::SnapshotChanged(self.snapshot, SnapshotChange::Unavailable(reason))
     }
 }
 
-fn memory_possible(timeline: &Timeline, capabilities: &Capabilities) -> Result<(), Refusal> {
+/// Refuses an expiry in the past.
+///
+/// # Errors
+/// The refusal.
+pub fn check_expiry(expires_at: Option<Moment>, at: Moment) -> Result<(), Refusal> {
+    if expires_at.is_none_or(|expires_at| expires_at > at) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::InvalidRequest)
+        .detail("the snapshot would expire in the past")
+        .hint("give a moment that is still to come"))
+}
+
+/// A snapshot that is about to be taken.
+pub(super) fn creating(
+    timeline: &Timeline,
+    id: SnapshotId,
+    kind: Kind,
+    asker: &Asker,
+    at: Moment,
+) -> Snapshot {
+    Snapshot {
+        id,
+        vm: timeline.vm.id,
+        name: String::new(),
+        description: String::new(),
+        kind,
+        consistency: Consistency::Crash,
+        state: SnapshotState::Creating,
+        reason: None,
+        parent: timeline.vm.current,
+        created_at: at,
+        ready_at: None,
+        pause_ms: None,
+        memory_bytes: 0,
+        config: timeline.vm.config.clone(),
+        layers: BTreeMap::new(),
+        created_by: asker.name.clone(),
+        expires_at: None,
+        protected: false,
+        safety: false,
+        verified_at: None,
+    }
+}
+
+/// The effect that takes a snapshot.
+pub(super) fn take(
+    timeline: &Timeline,
+    snapshot: SnapshotId,
+    kind: Kind,
+    fresh: &mut impl FnMut() -> Uuid,
+) -> TakeSnapshot {
+    let vm = &timeline.vm;
+    let disks = vm.config.disks.iter().map(|disk| Freeze {
+        disk: disk.id,
+        role: disk.role,
+        active: timeline.layers[&timeline.active[&disk.id]].file(),
+        overlay: LayerId(fresh()),
+    });
+    TakeSnapshot {
+        vm: vm.id,
+        snapshot,
+        running: vm.state.is_live(),
+        memory: kind == Kind::DiskAndMemory,
+        memory_bytes: vm.config.memory_bytes,
+        disks: disks.collect(),
+    }
+}
+
+/// What is recorded of a snapshot that was taken.
+pub(super) fn taken(
+    timeline: &Timeline,
+    take: &TakeSnapshot,
+    facts: &Facts,
+    at: Moment,
+) -> Vec<Change> {
+    let mut changes = switched(timeline, take, facts);
+    let ready = SnapshotChange::Ready {
+        at,
+        pause_ms: facts.pause_ms,
+        memory_bytes: facts.memory_bytes,
+        consistency: match timeline.vm.state {
+            VmState::Stopped => Consistency::Clean,
+            _ => Consistency::Crash,
+        },
+        layers: take.disks.iter().map(|d| (d.disk, d.active.id)).collect(),
+    };
+    changes.push(Change::SnapshotChanged(take.snapshot, ready));
+    changes.push(Change::VmCurrent(Some(take.snapshot)));
+    changes
+}
+
+/// What is recorded of the machine when a snapshot could not be taken.
+pub(super) fn not_taken(timeline: &Timeline, take: &TakeSnapshot, facts: &Facts) -> Vec<Change> {
+    let mut changes = switched(timeline, take, facts);
+    if take.running && !facts.running {
+        changes.push(Change::VmState(VmState::Crashed));
+    }
+    changes
+}
+
+/// The new layers, if the disks are written to them.
+pub(super) fn switched(timeline: &Timeline, take: &TakeSnapshot, facts: &Facts) -> Vec<Change> {
+    if !facts.switched {
+        return Vec::new();
+    }
+    let mut changes = Vec::new();
+    for freeze in &take.disks {
+        let parent = timeline.active.get(&freeze.disk).copied();
+        let layer = Layer::fresh(freeze.overlay_file(), freeze.disk, parent);
+        changes.push(Change::LayerAdded(layer));
+        changes.push(Change::DiskActive { disk: freeze.disk, layer: freeze.overlay });
+    }
+    changes.extend(sizes(facts));
+    changes
+}
+
+/// Refuses to save a user's memory where users may not (C21, R13).
+pub(super) fn refuse_memory(timeline: &Timeline, asker: &Asker) -> Result<(), Refusal> {
+    if timeline.vm.settings.memory_allowed || asker.role != Role::User {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::MemoryNotAllowed)
+        .detail(format!("{} has memory-allowed off", timeline.vm.name))
+        .hint("take a snapshot of the disks only, or ask an operator to switch it on"))
+}
+
+pub(super) fn memory_possible(
+    timeline: &Timeline,
+    capabilities: &Capabilities,
+) -> Result<(), Refusal> {
     let vm = &timeline.vm;
     if vm.state != VmState::Running {
         return Err(Refusal::new(Code::MemoryNeedsRunningVm)
@@ -150,24 +276,28 @@ fn memory_possible(timeline: &Timeline, capabilities: &Capabilities) -> Result<(
     }
 }
 
-/// The new layers, if the disks are written to them.
-fn switched(timeline: &Timeline, take: &TakeSnapshot, facts: &Facts) -> Vec<Change> {
-    if !facts.switched {
-        return Vec::new();
+/// Refuses one more than the machine may have, and names the oldest (C12, R2).
+fn refuse_more(timeline: &Timeline, capabilities: &Capabilities) -> Result<(), Refusal> {
+    let limit = timeline.vm.settings.snapshot_limit.stricter(capabilities.snapshot_cap);
+    let has = timeline.usage().snapshots;
+    if !limit.is_passed_by(has + 1) {
+        return Ok(());
     }
-    let mut changes = Vec::new();
-    for freeze in &take.disks {
-        let parent = timeline.active.get(&freeze.disk).copied();
-        changes.push(Change::LayerAdded(Layer {
-            id: freeze.overlay,
-            disk: freeze.disk,
-            parent,
-            format: Format::Qcow2,
-            rank: 0,
-            size_bytes: 0,
-        }));
-        changes.push(Change::DiskActive { disk: freeze.disk, layer: freeze.overlay });
-    }
-    changes.extend(sizes(facts));
-    changes
+    let counted = timeline.snapshots.values().filter(|snapshot| !snapshot.safety);
+    let mut oldest: Vec<&Snapshot> = counted.collect();
+    oldest.sort_by_key(|snapshot| (snapshot.created_at, snapshot.id));
+    oldest.truncate(OLDEST);
+    let names: Vec<String> = oldest.iter().map(|s| format!("{:?}", s.name)).collect();
+    let most = match limit {
+        Limit::Most(most) => most,
+        Limit::Unlimited => u64::MAX,
+    };
+    Err(Refusal::new(Code::SnapshotLimitReached)
+        .detail(format!(
+            "{} may have {most} snapshots and has {has}; the oldest: {}",
+            timeline.vm.name,
+            names.join(", ")
+        ))
+        .hint("delete one, or raise the limit: tintype vm set VM --snapshot-limit N")
+        .blocked_by(oldest.iter().map(|snapshot| snapshot.id.0)))
 }

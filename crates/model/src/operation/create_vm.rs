@@ -1,6 +1,6 @@
 //! Creating a machine: its folder, its disks, its boot files.
 
-use super::{Ending, failure};
+use super::Conclusion;
 use crate::change::Change;
 use crate::effect::{self, Effect, NewDisk, Outcome};
 use crate::reclaim::sizes;
@@ -29,15 +29,15 @@ impl CreateVm {
         })
     }
 
-    pub(super) fn conclude(&self, outcome: &Outcome) -> (Vec<Change>, Ending) {
+    pub(super) fn conclude(&self, outcome: &Outcome) -> Conclusion {
         match outcome {
             Outcome::Done(facts) => {
                 let mut changes = vec![Change::VmState(VmState::Stopped)];
                 changes.extend(sizes(facts));
-                (changes, Ending::Succeeded)
+                Conclusion::succeeded(changes)
             }
             Outcome::Failed(..) | Outcome::Yielded => {
-                (vec![Change::VmGone], Ending::Failed(failure(outcome)))
+                Conclusion::failed(vec![Change::VmGone], outcome)
             }
         }
     }

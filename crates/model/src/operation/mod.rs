@@ -1,28 +1,42 @@
 //! Operations: what somebody asked for, and how far it is.
 //!
-//! Every operation is one effect on a host, so one machine serves them all:
+//! One machine serves them all:
 //!
 //! ```text
-//!   accept ──> Waiting ──Begin──> Performing ──Performed──> Ended
-//!                 └─────Cancel──────────────────────────────^
+//!   Queued ──(its turn: accept)──┐
+//!                                v
+//!   accept ──────────────────> Waiting ──Begin──> Performing ──Performed──> Ended
+//!                                │                 ^      │                   ^
+//!                                │                 └──────┘ a further effect  │
+//!                                └──────────────────Cancel────────────────────┘
 //! ```
 //!
 //! `accept` refuses or admits and locks the machine; `Begin` plans with the layers as they are
-//! then; `Performed` records what the world did. What differs between the kinds is in their files.
+//! then; `Performed` records what the world did, and plans the next effect where there is one.
+//! What differs between the kinds is in their files.
 
+mod accept;
+mod clone_vm;
 mod create_snapshot;
 mod create_vm;
 mod delete_snapshots;
+mod disks;
+mod hardware;
 mod power;
 mod revert;
+mod verify;
 
-pub use create_snapshot::CreateSnapshot;
+pub use accept::{Asker, Conditions, accept, refuse_user};
+pub use clone_vm::{CloneVm, ClonedDisk};
+pub use create_snapshot::{CreateSnapshot, check_expiry};
 pub use create_vm::CreateVm;
 pub use delete_snapshots::{DeleteSnapshots, Forecast};
-pub use power::StopVm;
+pub use disks::{AttachDisk, DetachDisk, ResizeDisk};
+pub use hardware::SetVm;
+pub use power::{StopVm, refuse_delete};
 pub use revert::{Power, RevertTo};
+pub use verify::VerifySnapshot;
 
-use crate::capability::Capabilities;
 use crate::change::Change;
 use crate::effect::{DiskChain, Effect, Launch, Outcome};
 use crate::id::{DiskId, EffectId, LayerId, OperationId, SnapshotId, VmId};
@@ -43,6 +57,8 @@ pub struct Operation {
     pub snapshot: Option<SnapshotId>,
     /// What was asked for.
     pub command: Command,
+    /// Who asked for it.
+    pub asker: Asker,
     /// How far it is.
     pub phase: Phase,
     /// When it was accepted.
@@ -63,12 +79,24 @@ pub enum Command {
     StopVm(StopVm),
     /// Delete it, with its snapshots (C11, E16, R1).
     DeleteVm,
+    /// Make another machine of its disks (C18).
+    CloneVm(CloneVm),
+    /// Give it other hardware, and take the memory of its snapshots for that (E9, R5).
+    SetVm(Box<SetVm>),
+    /// Give it another disk.
+    AttachDisk(AttachDisk),
+    /// Take a disk from it, with what is on it.
+    DetachDisk(DetachDisk),
+    /// Make a disk larger or smaller.
+    ResizeDisk(ResizeDisk),
     /// Take a snapshot.
     CreateSnapshot(CreateSnapshot),
     /// Go back to a snapshot (A9, A15, R7).
     RevertTo(RevertTo),
     /// Delete snapshots.
     DeleteSnapshots(DeleteSnapshots),
+    /// Prove that a snapshot is whole.
+    VerifySnapshot(VerifySnapshot),
 }
 
 impl Command {
@@ -79,9 +107,15 @@ impl Command {
             Self::StartVm => "start-vm",
             Self::StopVm(_) => "stop-vm",
             Self::DeleteVm => "delete-vm",
+            Self::CloneVm(_) => "clone-vm",
+            Self::SetVm(_) => "set-vm",
+            Self::AttachDisk(_) => "attach-disk",
+            Self::DetachDisk(_) => "detach-disk",
+            Self::ResizeDisk(_) => "resize-disk",
             Self::CreateSnapshot(_) => "create-snapshot",
             Self::RevertTo(_) => "revert",
             Self::DeleteSnapshots(_) => "delete-snapshots",
+            Self::VerifySnapshot(_) => "verify-snapshot",
         }
     }
 }
@@ -90,6 +124,9 @@ impl Command {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// In line behind the one that holds the machine; whether it may be is judged when its turn
+    /// comes.
+    Queued,
     /// Accepted; background work on the layers has still to give way.
     Waiting,
     /// An agent is at it; sent again until it answers, and performed once.
@@ -98,6 +135,12 @@ pub enum Phase {
         id: EffectId,
         /// What the agent does.
         effect: Box<Effect>,
+        /// Whether somebody wants it gone: then it is undone, even when it succeeds.
+        #[serde(default)]
+        cancelled: bool,
+        /// Why the operation will have failed once this last effect has cleaned up.
+        #[serde(default)]
+        failed: Option<Refusal>,
     },
     /// Over.
     Ended(Ending),
@@ -111,7 +154,7 @@ pub enum Ending {
     Succeeded,
     /// Not as asked, for this reason.
     Failed(Refusal),
-    /// Not at all, because somebody said so before it began.
+    /// Not at all, because somebody said so.
     Cancelled,
 }
 
@@ -124,6 +167,8 @@ pub enum Event {
     Performed(Outcome),
     /// Somebody wants it gone.
     Cancel,
+    /// Its turn came, and it may not be.
+    Refused(Refusal),
 }
 
 /// What follows from an event.
@@ -131,8 +176,10 @@ pub enum Event {
 pub struct Step {
     /// How far the operation is now.
     pub phase: Phase,
-    /// What is recorded.
+    /// What is recorded of the machine.
     pub changes: Vec<Change>,
+    /// What is recorded of another machine: a clone.
+    pub elsewhere: Option<(VmId, Vec<Change>)>,
 }
 
 /// Where an operation's decisions are made: the machine as recorded, and fresh ids.
@@ -145,34 +192,35 @@ pub struct Scene<'a, F: FnMut() -> Uuid> {
     pub fresh: &'a mut F,
 }
 
-/// Admits a command and says what is recorded with it, or refuses.
-///
-/// # Errors
-/// The refusal, with the operation that holds the machine named if one does (E10, E11, R9).
-pub fn accept(
-    timeline: &Timeline,
-    id: OperationId,
-    command: &Command,
-    capabilities: &Capabilities,
-    at: Moment,
-) -> Result<Vec<Change>, Refusal> {
-    if let Some(holder) = timeline.vm.operation {
-        return Err(Refusal::new(Code::VmBusy)
-            .detail(format!("operation {holder} holds {}", timeline.vm.name))
-            .hint(format!("wait for it: tintype operation wait {holder}"))
-            .blocked_by([holder.0]));
+/// What an outcome comes to.
+struct Conclusion {
+    changes: Vec<Change>,
+    elsewhere: Option<(VmId, Vec<Change>)>,
+    next: Next,
+}
+
+enum Next {
+    End(Ending),
+    /// A further effect; with the reason why the operation will have failed after it.
+    Then(Box<Effect>, Option<Refusal>),
+}
+
+impl Conclusion {
+    fn end(changes: Vec<Change>, ending: Ending) -> Self {
+        Self { changes, elsewhere: None, next: Next::End(ending) }
     }
-    let mut changes = match command {
-        Command::CreateVm(_) => Vec::new(),
-        Command::StartVm => power::accept_start(timeline, capabilities)?,
-        Command::StopVm(_) => power::accept_stop(timeline)?,
-        Command::DeleteVm => Vec::new(),
-        Command::CreateSnapshot(create) => create.accept(timeline, capabilities, at)?,
-        Command::RevertTo(revert) => revert.accept(timeline, capabilities)?,
-        Command::DeleteSnapshots(delete) => delete.accept(timeline)?,
-    };
-    changes.push(Change::VmOperation(Some(id)));
-    Ok(changes)
+
+    fn succeeded(changes: Vec<Change>) -> Self {
+        Self::end(changes, Ending::Succeeded)
+    }
+
+    fn failed(changes: Vec<Change>, outcome: &Outcome) -> Self {
+        Self::end(changes, Ending::Failed(failure(outcome)))
+    }
+
+    fn then(changes: Vec<Change>, effect: Effect) -> Self {
+        Self { changes, elsewhere: None, next: Next::Then(Box::new(effect), None) }
+    }
 }
 
 /// The one transition function. What cannot happen in a phase changes nothing.
@@ -180,16 +228,35 @@ pub fn step<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>, even
     match (&operation.phase, event) {
         (Phase::Waiting, Event::Begin) => begin(operation, scene),
         (Phase::Waiting, Event::Cancel) => cancel(operation, scene.timeline),
-        (Phase::Performing { effect, .. }, Event::Performed(outcome)) => {
-            let (changes, ending) = conclude(operation, effect, scene.timeline, &outcome, scene.at);
-            ended(changes, ending)
+        (Phase::Queued, Event::Cancel) => leave_line(operation, Ending::Cancelled),
+        (Phase::Queued, Event::Refused(reason)) => leave_line(operation, Ending::Failed(reason)),
+        (Phase::Performing { .. }, Event::Performed(outcome)) => {
+            performed(operation, scene, &outcome)
         }
-        (Phase::Waiting, Event::Performed(_))
+        (Phase::Performing { id, effect, failed, .. }, Event::Cancel)
+            if operation.can_be_cancelled() =>
+        {
+            let (id, effect, failed) = (*id, effect.clone(), failed.clone());
+            let phase = Phase::Performing { id, effect, failed, cancelled: true };
+            Step { phase, changes: Vec::new(), elsewhere: None }
+        }
+        (Phase::Waiting | Phase::Queued, Event::Performed(_))
+        | (Phase::Queued, Event::Begin)
         | (Phase::Performing { .. }, Event::Begin | Event::Cancel)
+        | (Phase::Waiting | Phase::Performing { .. } | Phase::Ended(_), Event::Refused(_))
         | (Phase::Ended(_), Event::Begin | Event::Performed(_) | Event::Cancel) => {
-            Step { phase: operation.phase.clone(), changes: Vec::new() }
+            Step { phase: operation.phase.clone(), changes: Vec::new(), elsewhere: None }
         }
     }
+}
+
+/// Of what is only in line nothing is recorded yet, but for the clone that waits to be made.
+fn leave_line(operation: &Operation, ending: Ending) -> Step {
+    let elsewhere = match &operation.command {
+        Command::CloneVm(clone) => Some((clone.clone, vec![Change::VmGone])),
+        _ => None,
+    };
+    Step { phase: Phase::Ended(ending), changes: Vec::new(), elsewhere }
 }
 
 fn begin<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>) -> Step {
@@ -199,55 +266,100 @@ fn begin<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>) -> Step
         Command::StartVm => Effect::StartVm(launch(timeline)),
         Command::StopVm(stop) => stop.plan(timeline),
         Command::DeleteVm => Effect::DeleteVm { vm: timeline.vm.id },
+        Command::CloneVm(clone) => clone.plan(timeline, fresh),
+        Command::SetVm(set) => set.plan(timeline),
+        Command::AttachDisk(attach) => attach.plan(timeline),
+        Command::DetachDisk(detach) => detach.plan(timeline),
+        Command::ResizeDisk(resize) => resize.plan(timeline),
         Command::CreateSnapshot(create) => create.plan(timeline, fresh),
         Command::RevertTo(revert) => revert.plan(timeline, fresh),
-        Command::DeleteSnapshots(delete) => delete.plan(timeline),
+        Command::DeleteSnapshots(_) => delete_snapshots::plan(timeline),
+        Command::VerifySnapshot(verify) => verify.plan(timeline, fresh),
     };
-    let id = EffectId(fresh());
-    Step { phase: Phase::Performing { id, effect: Box::new(effect) }, changes: Vec::new() }
+    Step {
+        phase: performing(fresh(), Box::new(effect), None),
+        changes: Vec::new(),
+        elsewhere: None,
+    }
 }
 
-fn conclude(
+fn performing(id: Uuid, effect: Box<Effect>, failed: Option<Refusal>) -> Phase {
+    Phase::Performing { id: EffectId(id), effect, cancelled: false, failed }
+}
+
+fn performed<F: FnMut() -> Uuid>(
     operation: &Operation,
-    effect: &Effect,
-    timeline: &Timeline,
+    mut scene: Scene<'_, F>,
     outcome: &Outcome,
-    at: Moment,
-) -> (Vec<Change>, Ending) {
-    match (&operation.command, effect) {
+) -> Step {
+    let Conclusion { mut changes, elsewhere, next } = conclude(operation, &mut scene, outcome);
+    let phase = match next {
+        Next::End(ending) => {
+            changes.push(Change::VmOperation(None));
+            Phase::Ended(ending)
+        }
+        Next::Then(effect, failed) => performing((scene.fresh)(), effect, failed),
+    };
+    Step { phase, changes, elsewhere }
+}
+
+fn conclude<F: FnMut() -> Uuid>(
+    operation: &Operation,
+    scene: &mut Scene<'_, F>,
+    outcome: &Outcome,
+) -> Conclusion {
+    let Phase::Performing { effect, cancelled, failed, .. } = &operation.phase else {
+        return Conclusion::end(Vec::new(), Ending::Cancelled);
+    };
+    let timeline = scene.timeline;
+    match (&operation.command, effect.as_ref()) {
         (Command::CreateVm(create), _) => create.conclude(outcome),
         (Command::StartVm, _) => power::conclude_start(outcome),
         (Command::StopVm(_), _) => power::conclude_stop(outcome),
         (Command::DeleteVm, _) => power::conclude_delete(outcome),
+        (Command::CloneVm(clone), effect) => clone.conclude(timeline, effect, outcome, *cancelled),
+        (Command::SetVm(set), _) => set.conclude(timeline, outcome),
+        (Command::AttachDisk(attach), _) => attach.conclude(timeline, outcome),
+        (Command::DetachDisk(detach), _) => detach.conclude(timeline, outcome),
+        (Command::ResizeDisk(resize), _) => resize.conclude(timeline, outcome),
         (Command::CreateSnapshot(create), Effect::TakeSnapshot(take)) => {
-            create.conclude(timeline, take, outcome, at)
+            create.conclude(timeline, take, outcome, *cancelled, scene.at)
         }
-        (Command::RevertTo(revert), Effect::Revert(plan)) => {
-            revert.conclude(timeline, plan, outcome)
+        (Command::RevertTo(revert), effect) => {
+            revert.conclude(scene, effect, outcome, failed.as_ref())
         }
-        (Command::DeleteSnapshots(delete), _) => delete.conclude(timeline, outcome),
-        (Command::CreateSnapshot(_) | Command::RevertTo(_), _) => {
-            (Vec::new(), Ending::Failed(failure(&Outcome::Yielded)))
+        (Command::DeleteSnapshots(_), _) => delete_snapshots::conclude(timeline, outcome),
+        (Command::CreateSnapshot(_), _) => {
+            let changes = delete_snapshots::leave(timeline, outcome);
+            Conclusion::end(changes, Ending::Cancelled)
         }
+        (Command::VerifySnapshot(verify), _) => verify.conclude(outcome, scene.at),
     }
 }
 
 fn cancel(operation: &Operation, timeline: &Timeline) -> Step {
-    let changes = match &operation.command {
+    let mut elsewhere = None;
+    let mut changes = match &operation.command {
         Command::CreateSnapshot(create) => vec![Change::SnapshotGone(create.snapshot)],
-        Command::RevertTo(revert) => vec![revert.back_to_ready()],
-        Command::DeleteSnapshots(delete) => delete.keep(timeline),
+        Command::RevertTo(revert) => revert.cancel(),
+        Command::DeleteSnapshots(_) => delete_snapshots::keep(timeline),
         Command::CreateVm(_) => vec![Change::VmGone],
-        Command::StartVm | Command::StopVm(_) | Command::DeleteVm => {
+        Command::CloneVm(clone) => {
+            elsewhere = Some((clone.clone, vec![Change::VmGone]));
+            Vec::new()
+        }
+        Command::StartVm | Command::StopVm(_) => {
             vec![Change::VmState(power::before(timeline.vm.state))]
         }
+        Command::DeleteVm
+        | Command::SetVm(_)
+        | Command::AttachDisk(_)
+        | Command::DetachDisk(_)
+        | Command::ResizeDisk(_)
+        | Command::VerifySnapshot(_) => Vec::new(),
     };
-    ended(changes, Ending::Cancelled)
-}
-
-fn ended(mut changes: Vec<Change>, ending: Ending) -> Step {
     changes.push(Change::VmOperation(None));
-    Step { phase: Phase::Ended(ending), changes }
+    Step { phase: Phase::Ended(Ending::Cancelled), changes, elsewhere }
 }
 
 /// The machine as it is recorded, ready to be started.
@@ -283,9 +395,53 @@ fn failure(outcome: &Outcome) -> Refusal {
     }
 }
 
+/// The timeline as it will be once `changes` are recorded.
+fn with(timeline: &Timeline, changes: &[Change]) -> Timeline {
+    let mut after = timeline.clone();
+    for change in changes {
+        after.apply(change);
+    }
+    after
+}
+
+impl Command {
+    /// Whether it puts new layers on those in use.
+    pub fn adds_layers(&self) -> bool {
+        match self {
+            Self::CreateSnapshot(_) => true,
+            Self::RevertTo(revert) => revert.safety.is_some(),
+            Self::CloneVm(clone) => clone.from.is_none(),
+            _ => false,
+        }
+    }
+}
+
 impl Operation {
+    /// The order in which those in line get their turn: as they came, but power is cut first (R9).
+    pub fn in_turn(mut line: Vec<Self>) -> Vec<Self> {
+        line.sort_by_key(|operation| {
+            !matches!(operation.command, Command::StopVm(StopVm { force: true }))
+        });
+        line
+    }
+
     /// Whether it is over.
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Whether it can still be taken back: not once an effect has begun that is over soon anyway.
+    pub fn can_be_cancelled(&self) -> bool {
+        match &self.phase {
+            Phase::Queued | Phase::Waiting => true,
+            Phase::Performing { effect, .. } => {
+                matches!(
+                    (&self.command, effect.as_ref()),
+                    (Command::CreateSnapshot(_), Effect::TakeSnapshot(_))
+                        | (Command::CloneVm(_), _)
+                )
+            }
+            Phase::Ended(_) => false,
+        }
     }
 }

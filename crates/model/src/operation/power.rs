@@ -1,6 +1,7 @@
 //! Starting, stopping and deleting a machine.
 
-use super::{Ending, failure};
+use super::Conclusion;
+use super::delete_snapshots::refuse_protected;
 use crate::capability::Capabilities;
 use crate::change::Change;
 use crate::effect::{self, Effect, Outcome};
@@ -30,16 +31,20 @@ pub(super) fn accept_start(
     timeline: &Timeline,
     capabilities: &Capabilities,
 ) -> Result<Vec<Change>, Refusal> {
-    let vm = &timeline.vm;
-    if vm.state.is_live() {
-        return Err(Refusal::new(Code::VmNotStopped).detail(format!(
-            "{} is {}",
-            vm.name,
-            vm.state.as_str()
-        )));
-    }
-    suits(&vm.config.platform, capabilities)?;
+    refuse_live(timeline)?;
+    suits(&timeline.vm.config.platform, capabilities)?;
     Ok(vec![Change::VmState(VmState::Starting)])
+}
+
+/// Refuses what needs a machine that is off.
+pub(super) fn refuse_live(timeline: &Timeline) -> Result<(), Refusal> {
+    let vm = &timeline.vm;
+    if !vm.state.is_live() {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::VmNotStopped)
+        .detail(format!("{} is {}", vm.name, vm.state.as_str()))
+        .hint("stop it first"))
 }
 
 /// Refuses a machine type or accelerator that the host does not have.
@@ -65,28 +70,43 @@ pub(super) fn accept_stop(timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
     Ok(vec![Change::VmState(VmState::Stopping)])
 }
 
-pub(super) fn conclude_start(outcome: &Outcome) -> (Vec<Change>, Ending) {
+/// Refuses to delete a machine whose snapshots are not to go with it (R1).
+///
+/// # Errors
+/// The refusal, with the snapshots in the way.
+pub fn refuse_delete(timeline: &Timeline) -> Result<(), Refusal> {
+    refuse_protected(timeline, timeline.snapshots.keys())?;
+    if timeline.vm.settings.protect_snapshots && !timeline.snapshots.is_empty() {
+        return Err(Refusal::new(Code::VmHasSnapshots)
+            .detail(format!("{} has protect-snapshots on", timeline.vm.name))
+            .hint("delete its snapshots first")
+            .blocked_by(timeline.snapshots.keys().map(|id| id.0)));
+    }
+    Ok(())
+}
+
+pub(super) fn conclude_start(outcome: &Outcome) -> Conclusion {
     match outcome {
-        Outcome::Done(_) => (vec![Change::VmState(VmState::Running)], Ending::Succeeded),
+        Outcome::Done(_) => Conclusion::succeeded(vec![Change::VmState(VmState::Running)]),
         Outcome::Failed(..) | Outcome::Yielded => {
-            (vec![Change::VmState(VmState::Stopped)], Ending::Failed(failure(outcome)))
+            Conclusion::failed(vec![Change::VmState(VmState::Stopped)], outcome)
         }
     }
 }
 
-pub(super) fn conclude_stop(outcome: &Outcome) -> (Vec<Change>, Ending) {
+pub(super) fn conclude_stop(outcome: &Outcome) -> Conclusion {
     match outcome {
-        Outcome::Done(_) => (vec![Change::VmState(VmState::Stopped)], Ending::Succeeded),
+        Outcome::Done(_) => Conclusion::succeeded(vec![Change::VmState(VmState::Stopped)]),
         Outcome::Failed(..) | Outcome::Yielded => {
-            (vec![Change::VmState(VmState::Running)], Ending::Failed(failure(outcome)))
+            Conclusion::failed(vec![Change::VmState(VmState::Running)], outcome)
         }
     }
 }
 
-pub(super) fn conclude_delete(outcome: &Outcome) -> (Vec<Change>, Ending) {
+pub(super) fn conclude_delete(outcome: &Outcome) -> Conclusion {
     match outcome {
-        Outcome::Done(_) => (vec![Change::VmGone], Ending::Succeeded),
-        Outcome::Failed(..) | Outcome::Yielded => (Vec::new(), Ending::Failed(failure(outcome))),
+        Outcome::Done(_) => Conclusion::succeeded(vec![Change::VmGone]),
+        Outcome::Failed(..) | Outcome::Yielded => Conclusion::failed(Vec::new(), outcome),
     }
 }
 

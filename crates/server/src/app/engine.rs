@@ -1,40 +1,82 @@
 //! Moves operations on: from accepted to begun, from performed to ended. Every move is one
 //! transaction that reads, asks the model and records.
 
+use super::find::unknown_vm;
 use super::{Answer, App, now, stored};
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
-use tintype_model::operation::{Command, Event, Operation, Phase, Scene, accept, step};
+use tintype_model::change::Change;
+use tintype_model::effect::{Effect, Outcome};
+use tintype_model::operation::{
+    Asker, Command, Conditions, Ending, Event, Operation, Phase, Scene, accept, step,
+};
 use tintype_model::reclaim::must_fold_first;
 use tintype_model::refusal::Code;
 use tintype_model::timeline::Timeline;
-use tintype_model::{OperationId, Refusal, SnapshotId};
-use tintype_store::{StoreError, Unit};
+use tintype_model::{EffectId, OperationId, Refusal, SnapshotId, VmId};
+use tintype_store::{StoreError, Unit, state_of};
 use uuid::Uuid;
 
 /// How long to wait before a failed database is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
 impl App {
-    /// Admits a command in a transaction that the caller commits.
+    /// Admits a command in a transaction that the caller commits, or has it get in line.
     pub(super) async fn admit(
         &self,
         unit: &mut Unit<'_>,
-        timeline: &Timeline,
+        timeline: &mut Timeline,
+        asker: Asker,
+        queue: bool,
         command: Command,
         snapshot: Option<SnapshotId>,
     ) -> Answer<Operation> {
-        let id = OperationId(Uuid::new_v4());
-        let at = now();
-        let capabilities = self.agent.host().await.capabilities;
-        let changes = accept(timeline, id, &command, &capabilities, at)?;
-        let phase = Phase::Waiting;
-        let vm = timeline.vm.id;
-        let operation =
-            Operation { id, vm, snapshot, command, phase, created_at: at, ended_at: None };
-        unit.record(vm, &changes).await.map_err(stored)?;
-        unit.put_operation(&operation).await.map_err(stored)?;
+        let mut operation = Operation {
+            id: OperationId(Uuid::new_v4()),
+            vm: timeline.vm.id,
+            snapshot,
+            command,
+            asker,
+            phase: Phase::Waiting,
+            created_at: now(),
+            ended_at: None,
+        };
+        let account = timeline.vm.account;
+        match self.judge(unit, timeline, &operation).await.map_err(stored)? {
+            Ok(changes) => unit.record(timeline, &changes).await.map_err(stored)?,
+            Err(refusal) if refusal.code == Code::VmBusy && queue => {
+                operation.phase = Phase::Queued;
+            }
+            Err(refusal) => return Err(refusal),
+        }
+        unit.put_operation(&operation, account).await.map_err(stored)?;
+        let detail = forced(&operation);
+        self.tell_of(unit, &operation, account, detail).await.map_err(stored)?;
         Ok(operation)
+    }
+
+    /// What the model says to an operation as things are now.
+    async fn judge(
+        &self,
+        unit: &mut Unit<'_>,
+        timeline: &Timeline,
+        operation: &Operation,
+    ) -> Result<Answer<Vec<Change>>, StoreError> {
+        let capabilities = self.agent.host().await.capabilities;
+        let enabled = unit.host_snapshots_enabled(self.host.id).await?
+            && unit.kind_snapshots_enabled(&capabilities.kind).await?;
+        let account = unit.account(timeline.vm.account).await?;
+        let (quota, usage) = account.map(|a| (a.quota, a.usage)).unwrap_or_default();
+        let conditions = Conditions {
+            capabilities: &capabilities,
+            snapshots_enabled: enabled,
+            quota,
+            usage,
+            at: now(),
+        };
+        let Operation { id, command, asker, .. } = operation;
+        Ok(accept(timeline, *id, command, asker, &conditions))
     }
 
     /// Begins an operation if nothing is in its way; else sees to it that it soon is not.
@@ -47,7 +89,7 @@ impl App {
         };
         match begun {
             Begun::Performs => {
-                tokio::spawn(Arc::clone(self).perform(id));
+                tokio::spawn(Arc::clone(self).performing(id));
             }
             Begun::Waits(vm) => {
                 self.agent.give_way(vm);
@@ -68,32 +110,42 @@ impl App {
         let Some(timeline) = unit.timeline(operation.vm).await? else {
             return Ok(Begun::Over);
         };
-        let folds = matches!(operation.command, Command::CreateSnapshot(_));
+        let folds = operation.command.adds_layers();
         if timeline.vm.reclaim.is_some() || folds && must_fold_first(&timeline) {
             return Ok(Begun::Waits(operation.vm));
         }
-        self.move_on(unit, operation, &timeline, Event::Begin).await?;
+        self.move_on(unit, operation, timeline, Event::Begin).await?;
         Ok(Begun::Performs)
     }
 
-    /// Has the agent perform what an operation has planned, and records how it ended.
-    async fn perform(self: Arc<Self>, id: OperationId) {
-        let Some((effect_id, effect, vm)) = self.planned(id).await else {
-            return;
-        };
-        let outcome = self.agent.perform(effect_id, effect).await;
-        while let Err(error) = self.conclude(id, outcome.clone()).await {
-            self.wait_for_database(&error).await;
-        }
-        self.agent.forget(effect_id).await;
-        self.ended.notify_waiters();
-        self.kick(vm);
+    /// [`App::perform`], which begins others that begin others.
+    fn performing(self: Arc<Self>, id: OperationId) -> BoxFuture<'static, ()> {
+        Box::pin(self.perform(id))
     }
 
-    async fn planned(
-        &self,
-        id: OperationId,
-    ) -> Option<(tintype_model::EffectId, tintype_model::effect::Effect, tintype_model::VmId)> {
+    /// Has the agent perform what an operation has planned, one effect after the other, and records
+    /// how it ended.
+    async fn perform(self: Arc<Self>, id: OperationId) {
+        while let Some((effect_id, effect)) = self.planned(id).await {
+            let outcome = self.agent.perform(effect_id, effect).await;
+            let after = loop {
+                match self.conclude(id, outcome.clone()).await {
+                    Ok(after) => break after,
+                    Err(error) => self.wait_for_database(&error).await,
+                }
+            };
+            self.agent.forget(effect_id).await;
+            for vm in after.kick {
+                self.kick(vm);
+            }
+            if let Some(next) = after.begin {
+                self.begin(next).await;
+            }
+        }
+        self.ended.notify_waiters();
+    }
+
+    async fn planned(&self, id: OperationId) -> Option<(EffectId, Effect)> {
         let operation = loop {
             let read = async { self.store.read().await?.operation(id).await };
             match read.await {
@@ -102,75 +154,153 @@ impl App {
             }
         };
         match operation.phase {
-            Phase::Performing { id, effect } => Some((id, *effect, operation.vm)),
-            Phase::Waiting | Phase::Ended(_) => None,
+            Phase::Performing { id, effect, .. } => Some((id, *effect)),
+            Phase::Queued | Phase::Waiting | Phase::Ended(_) => None,
         }
     }
 
-    async fn conclude(
-        &self,
-        id: OperationId,
-        outcome: tintype_model::effect::Outcome,
-    ) -> Result<(), StoreError> {
+    async fn conclude(&self, id: OperationId, outcome: Outcome) -> Result<After, StoreError> {
         let mut unit = self.store.write().await?;
         let Some(operation) = unit.operation(id).await? else {
-            return Ok(());
+            return Ok(After::default());
         };
         let Some(timeline) = unit.timeline(operation.vm).await? else {
-            return Ok(());
+            return Ok(After::default());
         };
-        self.move_on(unit, operation, &timeline, Event::Performed(outcome)).await
+        self.move_on(unit, operation, timeline, Event::Performed(outcome)).await
     }
 
-    /// Takes back an operation that has not begun.
-    pub(super) async fn cancel(&self, id: OperationId) -> Answer<()> {
+    /// Takes back an operation: at once if it has not begun, else by having it undone.
+    pub(super) async fn cancel(self: &Arc<Self>, id: OperationId) -> Answer<()> {
         let mut unit = self.store.write().await.map_err(stored)?;
         let operation = unit.operation(id).await.map_err(stored)?;
         let operation =
             operation.ok_or_else(|| Refusal::new(Code::UnknownOperation).detail(id.to_string()))?;
-        if operation.phase != Phase::Waiting {
+        let kind = operation.command.kind();
+        if operation.has_ended() {
+            return Err(Refusal::new(Code::OperationEnded).detail(format!("{kind} {id} is over")));
+        }
+        if !operation.can_be_cancelled() {
             return Err(Refusal::new(Code::OperationRuns)
-                .detail(format!("{} {id} has begun or is over", operation.command.kind()))
+                .detail(format!("{kind} {id} has begun and ends by itself"))
+                .hint("wait for it: tintype operation wait")
                 .blocked_by([id.0]));
         }
         let timeline = unit.timeline(operation.vm).await.map_err(stored)?;
         let Some(timeline) = timeline else {
             return Ok(());
         };
-        self.move_on(unit, operation, &timeline, Event::Cancel).await.map_err(stored)?;
+        let under_way = match &operation.phase {
+            Phase::Performing { id, .. } => Some(*id),
+            Phase::Queued | Phase::Waiting | Phase::Ended(_) => None,
+        };
+        let after = self.move_on(unit, operation, timeline, Event::Cancel).await.map_err(stored)?;
+        if let Some(effect) = under_way {
+            self.agent.cancel(effect);
+        }
+        if let Some(next) = after.begin {
+            self.begin(next).await;
+        }
         self.ended.notify_waiters();
         Ok(())
     }
 
-    /// One transition: the model decides, the store records.
+    /// One transition: the model decides, the store records. When the machine is free then, the
+    /// next in line is let in.
     async fn move_on(
         &self,
         mut unit: Unit<'_>,
         mut operation: Operation,
-        timeline: &Timeline,
+        mut timeline: Timeline,
         event: Event,
-    ) -> Result<(), StoreError> {
+    ) -> Result<After, StoreError> {
         let at = now();
-        let scene = Scene { timeline, at, fresh: &mut Uuid::new_v4 };
+        let (vm, account) = (operation.vm, timeline.vm.account);
+        let sharers = unit.sharers(vm).await?;
+        let scene = Scene { timeline: &timeline, at, fresh: &mut Uuid::new_v4 };
         let step = step(&operation, scene, event);
         operation.phase = step.phase;
+        let gone = step.changes.contains(&Change::VmGone);
+        unit.record(&mut timeline, &step.changes).await?;
+        let mut after = After::default();
+        if let Some((other, changes)) = step.elsewhere
+            && let Some(mut other) = unit.timeline(other).await?
+        {
+            unit.record(&mut other, &changes).await?;
+            after.kick.push(other.vm.id);
+        }
         if operation.has_ended() {
             operation.ended_at = Some(at);
+            let detail = why(&operation);
+            self.tell_of(&mut unit, &operation, account, detail).await?;
+            after.kick.push(vm);
+            after.kick.extend(sharers);
         }
-        unit.record(operation.vm, &step.changes).await?;
-        unit.put_operation(&operation).await?;
-        unit.commit().await
+        unit.put_operation(&operation, account).await?;
+        if operation.has_ended() && timeline.vm.operation.is_none() {
+            after.begin = self.let_in(&mut unit, &mut timeline, gone).await?;
+        }
+        unit.commit().await?;
+        if operation.has_ended() {
+            metrics::counter!("tintype_operations_total", "kind" => operation.command.kind(),
+                "state" => state_of(&operation))
+            .increment(1);
+        }
+        self.spread_news();
+        Ok(after)
+    }
+
+    /// Lets the next in line in; those that may not be are over.
+    async fn let_in(
+        &self,
+        unit: &mut Unit<'_>,
+        timeline: &mut Timeline,
+        gone: bool,
+    ) -> Result<Option<OperationId>, StoreError> {
+        let account = timeline.vm.account;
+        for mut next in Operation::in_turn(unit.line(timeline.vm.id).await?) {
+            let judged = if gone {
+                Err(unknown_vm(&timeline.vm.name))
+            } else {
+                self.judge(unit, timeline, &next).await?
+            };
+            match judged {
+                Ok(changes) => {
+                    next.phase = Phase::Waiting;
+                    unit.record(timeline, &changes).await?;
+                    unit.put_operation(&next, account).await?;
+                    return Ok(Some(next.id));
+                }
+                Err(refusal) => {
+                    let at = now();
+                    let scene = Scene { timeline: &*timeline, at, fresh: &mut Uuid::new_v4 };
+                    let step = step(&next, scene, Event::Refused(refusal));
+                    next.phase = step.phase;
+                    next.ended_at = Some(at);
+                    if let Some((other, changes)) = step.elsewhere
+                        && let Some(mut other) = unit.timeline(other).await?
+                    {
+                        unit.record(&mut other, &changes).await?;
+                    }
+                    unit.put_operation(&next, account).await?;
+                    let detail = why(&next);
+                    self.tell_of(unit, &next, account, detail).await?;
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Takes up what was under way when an earlier control plane died.
     pub(super) async fn take_up_operations(self: &Arc<Self>) -> Result<(), StoreError> {
-        for operation in self.store.read().await?.open_operations().await? {
+        let open = self.store.read().await?.open_operations().await?;
+        for operation in open {
             match operation.phase {
                 Phase::Performing { .. } => {
-                    tokio::spawn(Arc::clone(self).perform(operation.id));
+                    tokio::spawn(Arc::clone(self).performing(operation.id));
                 }
                 Phase::Waiting => self.begin(operation.id).await,
-                Phase::Ended(_) => {}
+                Phase::Queued | Phase::Ended(_) => {}
             }
         }
         Ok(())
@@ -182,8 +312,30 @@ impl App {
     }
 }
 
+/// What is to be done once a transition is recorded.
+#[derive(Default)]
+struct After {
+    /// The operation whose turn it is.
+    begin: Option<OperationId>,
+    /// Machines on whose layers there may be work.
+    kick: Vec<VmId>,
+}
+
+/// What an event says of an operation that passes limits.
+fn forced(operation: &Operation) -> String {
+    if operation.asker.force { "with --force".to_owned() } else { String::new() }
+}
+
+/// Why an operation has failed.
+fn why(operation: &Operation) -> String {
+    match &operation.phase {
+        Phase::Ended(Ending::Failed(reason)) => reason.to_string(),
+        _ => String::new(),
+    }
+}
+
 enum Begun {
     Performs,
-    Waits(tintype_model::VmId),
+    Waits(VmId),
     Over,
 }

@@ -2,15 +2,27 @@
 
 use super::{Answer, App, stored};
 use crate::view;
+use tintype_model::Refusal;
+use tintype_model::access::{Action, Caller};
 use tintype_model::capability::Support;
+use tintype_model::refusal::Code;
 use tintype_wire::rest;
 
 impl App {
     /// The host we run on.
-    pub async fn show_host(&self) -> rest::Host {
+    ///
+    /// # Errors
+    /// When the caller may not see it.
+    pub async fn show_host(&self, caller: &Caller) -> Answer<rest::Host> {
+        caller.may_ever(Action::ReadHosts)?;
+        let mut unit = self.store.read().await.map_err(stored)?;
+        let enabled = unit.host_snapshots_enabled(self.host.id).await.map_err(stored)?;
+        drop(unit);
         let facts = self.agent.host().await;
         let capabilities = facts.capabilities;
-        rest::Host {
+        Ok(rest::Host {
+            snapshots_enabled: enabled,
+            kind: capabilities.kind,
             id: self.host.id,
             name: self.host.name.clone(),
             hypervisor: capabilities.hypervisor,
@@ -20,14 +32,80 @@ impl App {
             uefi_refused: refused(capabilities.uefi),
             memory_free_bytes: facts.memory_free_bytes,
             memory_total_bytes: facts.memory_total_bytes,
+        })
+    }
+
+    /// Switches snapshots on or off for a host (E30).
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub async fn edit_host(
+        &self,
+        caller: &Caller,
+        name_or_id: &str,
+        edit: &rest::EditHost,
+    ) -> Answer<rest::Host> {
+        caller.may_ever(Action::ManageHosts)?;
+        if self.host.name != name_or_id && self.host.id.to_string() != name_or_id {
+            return Err(Refusal::new(Code::UnknownHost).detail(name_or_id));
         }
+        let enabled = edit.snapshots_enabled;
+        let mut unit = self.store.write().await.map_err(stored)?;
+        unit.enable_on_host(self.host.id, enabled).await.map_err(stored)?;
+        let detail = format!("{}: snapshots-enabled {enabled}", self.host.name);
+        self.tell(&mut unit, caller, "host-edited", None, detail).await?;
+        unit.commit().await.map_err(stored)?;
+        self.spread_news();
+        self.show_host(caller).await
+    }
+
+    /// The kinds of hypervisors there are.
+    ///
+    /// # Errors
+    /// When the caller may not see them.
+    pub async fn hypervisors(&self, caller: &Caller) -> Answer<Vec<rest::Hypervisor>> {
+        caller.may_ever(Action::ReadHosts)?;
+        let capabilities = self.agent.host().await.capabilities;
+        let mut unit = self.store.read().await.map_err(stored)?;
+        let enabled = unit.kind_snapshots_enabled(&capabilities.kind).await.map_err(stored)?;
+        Ok(vec![rest::Hypervisor {
+            kind: capabilities.kind,
+            snapshots_enabled: enabled,
+            snapshot_cap: view::limit(capabilities.snapshot_cap),
+        }])
+    }
+
+    /// Switches snapshots on or off for a kind of hypervisor (E30).
+    ///
+    /// # Errors
+    /// When the caller may not, or there is no such kind.
+    pub async fn edit_hypervisor(
+        &self,
+        caller: &Caller,
+        kind: &str,
+        edit: &rest::EditHypervisor,
+    ) -> Answer<rest::Hypervisor> {
+        caller.may_ever(Action::ManageHosts)?;
+        let unknown = || Refusal::new(Code::UnknownHypervisor).detail(kind);
+        if self.agent.host().await.capabilities.kind != kind {
+            return Err(unknown());
+        }
+        let enabled = edit.snapshots_enabled;
+        let mut unit = self.store.write().await.map_err(stored)?;
+        unit.enable_on_kind(kind, enabled).await.map_err(stored)?;
+        let detail = format!("{kind}: snapshots-enabled {enabled}");
+        self.tell(&mut unit, caller, "hypervisor-edited", None, detail).await?;
+        unit.commit().await.map_err(stored)?;
+        self.spread_news();
+        self.hypervisors(caller).await?.pop().ok_or_else(unknown)
     }
 
     /// Its pool.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn show_pool(&self) -> Answer<rest::Pool> {
+    /// When the caller may not see it.
+    pub async fn show_pool(&self, caller: &Caller) -> Answer<rest::Pool> {
+        caller.may_ever(Action::ReadHosts)?;
         let facts = self.agent.host().await;
         let mut unit = self.store.read().await.map_err(stored)?;
         Ok(rest::Pool {

@@ -2,13 +2,14 @@
 //! it is.
 
 use super::App;
+use super::event::event;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::VmId;
 use tintype_model::change::Change;
 use tintype_model::vm::{Vm, VmState};
-use tintype_store::StoreError;
+use tintype_store::{Event, StoreError};
 
 /// How often guests are looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -26,9 +27,12 @@ impl App {
     }
 
     async fn compare(&self, guests: &BTreeMap<VmId, VmState>) -> Result<(), StoreError> {
-        let vms = self.store.read().await?.vm_ids().await?;
-        for id in vms {
+        let vms = self.store.read().await?.vm_states().await?;
+        for (id, recorded, held) in vms {
             let seen = guests.get(&id).copied().unwrap_or(VmState::Stopped);
+            if held || !is_news(recorded, seen) {
+                continue;
+            }
             let Some(vm) = self.store.read().await?.vm(id).await? else { continue };
             if vm.operation.is_none() && is_news(vm.state, seen) {
                 self.look_again(&vm).await?;
@@ -43,14 +47,21 @@ impl App {
         let guests = self.agent.guests().await;
         let seen = guests.get(&known.id).copied().unwrap_or(VmState::Stopped);
         let mut unit = self.store.write().await?;
-        let now = unit.vm(known.id).await?;
-        if now.as_ref() != Some(known) || !is_news(known.state, seen) {
+        let Some(mut timeline) = unit.timeline(known.id).await? else { return Ok(()) };
+        if timeline.vm != *known || !is_news(known.state, seen) {
             return Ok(());
         }
         let (was, is) = (known.state.as_str(), seen.as_str());
         tracing::info!(vm = known.name, was, is, "guest changed");
-        unit.record(known.id, &[Change::VmState(seen)]).await?;
-        unit.commit().await
+        unit.record(&mut timeline, &[Change::VmState(seen)]).await?;
+        let told = Event {
+            vm: Some(known.id),
+            ..event("tintype", "vm-changed", Some(known.account), format!("was {was}, is {is}"))
+        };
+        unit.add_event(&told).await?;
+        unit.commit().await?;
+        self.spread_news();
+        Ok(())
     }
 }
 

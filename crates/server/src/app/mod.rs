@@ -1,24 +1,37 @@
 //! What requests mean: load, ask the model, record in one transaction, answer. HTTP, and whatever
-//! else comes to speak to us, call the same functions.
+//! else comes to speak to us, call the same functions. Whoever calls says who asks; whether that
+//! one may is decided first, once, by `model::access`.
 
+mod design;
+mod disk;
 mod engine;
+mod event;
+mod expiry;
+mod find;
 mod host;
 mod inventory;
 mod operation;
+mod order;
+mod people;
+mod profile;
 mod reclaim;
 mod snapshot;
+mod token;
 mod vm;
 
+pub use disk::DiskSize;
+pub use find::How;
 pub use snapshot::{DeleteTarget, SnapshotQuery};
+pub use vm::{Edited, VmQuery};
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tintype_model::refusal::Code;
-use tintype_model::timeline::Timeline;
-use tintype_model::{Moment, Refusal, VmId};
-use tintype_store::{Host, Store, StoreError, Unit};
+use tintype_model::{Moment, Refusal};
+use tintype_store::{Host, Store, StoreError};
 use tintype_wire::agent::Agent;
-use tokio::sync::Notify;
+use token::Attempts;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 /// The control plane.
@@ -28,6 +41,10 @@ pub struct App {
     host: Host,
     /// Woken whenever an operation has ended.
     ended: Notify,
+    /// Told whenever something was recorded as an event.
+    news: watch::Sender<()>,
+    /// Who tried to sign in, and how often.
+    attempts: Attempts,
 }
 
 /// An answer or a coded no.
@@ -48,10 +65,12 @@ impl App {
         let mut unit = store.write().await?;
         let host = unit.local_host(&first).await?;
         unit.commit().await?;
-        let app = Arc::new(Self { store, agent, host, ended: Notify::new() });
+        let (news, attempts) = (watch::Sender::new(()), Attempts::default());
+        let app = Arc::new(Self { store, agent, host, ended: Notify::new(), news, attempts });
         app.take_up_operations().await?;
         app.take_up_reclaims().await?;
         tokio::spawn(Arc::clone(&app).watch_guests());
+        tokio::spawn(Arc::clone(&app).expire_snapshots());
         Ok(app)
     }
 
@@ -64,31 +83,6 @@ impl App {
     pub fn store(&self) -> &Store {
         &self.store
     }
-
-    /// The host we run on.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// Finds a machine by name or id.
-    async fn find_vm(&self, unit: &mut Unit<'_>, name_or_id: &str) -> Answer<VmId> {
-        let found = match name_or_id.parse() {
-            Ok(id) => unit.vm(id).await.map_err(stored)?.map(|vm| vm.id),
-            Err(_) => unit.vm_named(name_or_id).await.map_err(stored)?,
-        };
-        found.ok_or_else(|| unknown_vm(name_or_id))
-    }
-
-    /// A machine's timeline, by name or id.
-    async fn load(&self, unit: &mut Unit<'_>, name_or_id: &str) -> Answer<Timeline> {
-        let id = self.find_vm(unit, name_or_id).await?;
-        let timeline = unit.timeline(id).await.map_err(stored)?;
-        timeline.ok_or_else(|| unknown_vm(name_or_id))
-    }
-}
-
-fn unknown_vm(name: &str) -> Refusal {
-    Refusal::new(Code::UnknownVm).detail(name).hint("tintype vm list shows those there are")
 }
 
 /// A failure of the database, as a refusal.
@@ -98,7 +92,7 @@ fn stored(error: StoreError) -> Refusal {
 }
 
 /// Now.
-fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -57,7 +57,8 @@ impl App {
             return Ok(None);
         };
         let id = EffectId(Uuid::new_v4());
-        unit.record(vm, &[Change::VmReclaim(Some(id))]).await?;
+        let mut timeline = timeline;
+        unit.record(&mut timeline, &[Change::VmReclaim(Some(id))]).await?;
         unit.set_reclaim(vm, &work).await?;
         unit.commit().await?;
         Ok(Some((id, work)))
@@ -116,14 +117,14 @@ impl App {
 
     /// Records the end of a piece of work; answers the operation that waited for it.
     async fn record_reclaim(
-        &self,
+        self: &Arc<Self>,
         vm: VmId,
         id: EffectId,
         work: &Reclaim,
         outcome: &Outcome,
     ) -> Result<Option<OperationId>, StoreError> {
         let mut unit = self.store.write().await?;
-        let Some(timeline) = unit.timeline(vm).await? else {
+        let Some(mut timeline) = unit.timeline(vm).await? else {
             return Ok(None);
         };
         if timeline.vm.reclaim != Some(id) {
@@ -134,18 +135,23 @@ impl App {
             Outcome::Failed(..) | Outcome::Yielded => Vec::new(),
         };
         changes.push(Change::VmReclaim(None));
-        unit.record(vm, &changes).await?;
+        let sharers = unit.sharers(vm).await?;
+        unit.record(&mut timeline, &changes).await?;
         let waiting = match timeline.vm.operation {
             Some(holder) => unit.operation(holder).await?.filter(|op| op.phase == Phase::Waiting),
             None => None,
         };
         unit.commit().await?;
+        // What this machine has let go of, another may have to itself now.
+        for other in sharers {
+            self.kick(other);
+        }
         Ok(waiting.map(|operation| operation.id))
     }
 
     /// Takes up the work that was under way when an earlier control plane died.
     pub(super) async fn take_up_reclaims(self: &Arc<Self>) -> Result<(), StoreError> {
-        let vms = self.store.read().await?.vm_ids().await?;
+        let vms = self.store.read().await?.restless().await?;
         for vm in vms {
             let under_way = self.store.read().await?.reclaim(vm).await?;
             let app = Arc::clone(self);

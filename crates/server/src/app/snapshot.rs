@@ -1,29 +1,36 @@
 //! Snapshots.
 
-use super::vm::{pool_full, refuse_without_memory};
-use super::{Answer, App, stored};
+use super::design::{pool_full, refuse_without_memory};
+use super::order::Order;
+use super::{Answer, App, How, now, stored};
 use crate::view;
 use std::sync::Arc;
+use tintype_model::access::{Action, Caller};
 use tintype_model::change::{Change, SnapshotChange};
 use tintype_model::effect::After;
-use tintype_model::operation::{Command, CreateSnapshot, DeleteSnapshots, Power, RevertTo};
+use tintype_model::operation::{
+    Command, CreateSnapshot, DeleteSnapshots, Power, RevertTo, VerifySnapshot, check_expiry,
+    refuse_user,
+};
+use tintype_model::quota::reserved_bytes;
 use tintype_model::refusal::Code;
-use tintype_model::snapshot::{Kind, Snapshot};
+use tintype_model::snapshot::Kind;
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
-use tintype_model::{Refusal, SnapshotId, name};
+use tintype_model::{AccountId, DomainId, Moment, Refusal, SnapshotId, name};
 use tintype_store::{Page, SnapshotFilter, Unit};
 use tintype_wire::rest;
 use uuid::Uuid;
-
-/// Room for device state and layers beside a snapshot's memory, in bytes.
-const ROOM: u64 = 32 << 20;
 
 /// Which snapshots to list.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotQuery {
     /// Of this machine, by name or id.
     pub vm: Option<String>,
+    /// Of this account, by name or id.
+    pub account: Option<String>,
+    /// Of this domain and those beneath, by name or id.
+    pub domain: Option<String>,
     /// What else.
     pub filter: SnapshotFilter,
 }
@@ -33,47 +40,69 @@ impl App {
     ///
     /// # Errors
     /// When there is none; so for all of these.
-    pub async fn snapshot(&self, id: SnapshotId) -> Answer<rest::Snapshot> {
+    pub async fn snapshot(&self, caller: &Caller, id: SnapshotId) -> Answer<rest::Snapshot> {
+        let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = timeline_of(&mut unit, id).await?;
-        Ok(view::snapshot(&timeline, &timeline.snapshots[&id]))
+        let vm = unit.vm_of(id).await.map_err(stored)?.ok_or_else(unknown)?;
+        let vm = unit.vm(vm).await.map_err(stored)?.ok_or_else(unknown)?;
+        let home = self.home(&mut unit, vm.account).await?;
+        caller.may(Action::ReadVm, &home, unknown)?;
+        let listed = unit.listed_snapshot(id).await.map_err(stored)?;
+        Ok(view::snapshot(&listed.ok_or_else(unknown)?))
     }
 
     /// A page of snapshots (E19, E20, C31).
     ///
     /// # Errors
-    /// When the machine is unknown.
+    /// When a machine, account or domain is unknown.
     pub async fn snapshots(
         &self,
+        caller: &Caller,
         query: SnapshotQuery,
-        page: Page,
+        page: &Page,
     ) -> Answer<rest::List<rest::Snapshot>> {
+        caller.may_ever(Action::ReadVm)?;
         let mut unit = self.store.read().await.map_err(stored)?;
         let mut filter = query.filter;
         if let Some(vm) = query.vm {
-            filter.vm = Some(self.find_vm(&mut unit, &vm).await?);
+            filter.vm = Some(self.find_vm(&mut unit, caller, Action::ReadVm, &vm).await?);
         }
-        let found = unit.snapshots(&filter, page).await.map_err(stored)?;
-        let last = found.last().map(|snapshot| (snapshot.created_at, snapshot.id.0));
+        let (account, domain) = (query.account.as_deref(), query.domain.as_deref());
+        (filter.account, filter.domain) =
+            self.account_and_domain(&mut unit, caller, account, domain).await?;
+        let found = unit.snapshots(caller.reach(), &filter, page).await.map_err(stored)?;
+        let last = found.last().map(|listed| &listed.snapshot);
+        let last = last.map(|s| (s.created_at, s.name.as_str(), s.id.0));
         let next = view::next(page, found.len(), last);
-        let mut items = Vec::new();
-        let mut timeline: Option<Timeline> = None;
-        for snapshot in &found {
-            if timeline.as_ref().is_none_or(|timeline| timeline.vm.id != snapshot.vm) {
-                timeline = unit.timeline(snapshot.vm).await.map_err(stored)?;
-            }
-            items.extend(timeline.as_ref().map(|timeline| view::snapshot(timeline, snapshot)));
-        }
-        Ok(rest::List { items, next })
+        Ok(rest::List { items: found.iter().map(view::snapshot).collect(), next })
+    }
+
+    /// The account and domain that a list is about.
+    pub(super) async fn account_and_domain(
+        &self,
+        unit: &mut Unit<'_>,
+        caller: &Caller,
+        account: Option<&str>,
+        domain: Option<&str>,
+    ) -> Answer<(Option<AccountId>, Option<DomainId>)> {
+        let account = match account {
+            None => None,
+            some => Some(self.find_account(unit, caller, Action::ReadVm, some).await?.id),
+        };
+        let domain = match domain {
+            None => None,
+            some => Some(self.find_domain(unit, caller, Action::ReadVm, some).await?.id),
+        };
+        Ok((account, domain))
     }
 
     /// The snapshot tree of a machine (C33, C34).
     ///
     /// # Errors
     /// When the machine is unknown.
-    pub async fn tree(&self, vm: &str) -> Answer<rest::Tree> {
+    pub async fn tree(&self, caller: &Caller, vm: &str) -> Answer<rest::Tree> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        Ok(view::tree(&self.load(&mut unit, vm).await?))
+        Ok(view::tree(&self.load(&mut unit, caller, Action::ReadVm, vm).await?))
     }
 
     /// Takes a snapshot.
@@ -82,6 +111,8 @@ impl App {
     /// When it cannot be taken.
     pub async fn create_snapshot(
         self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
         vm: &str,
         new: rest::NewSnapshot,
     ) -> Answer<rest::Operation> {
@@ -95,19 +126,23 @@ impl App {
             }
         };
         let host = self.agent.host().await;
+        let expires_at = new.expires_at.as_deref().map(Moment::from_rfc3339).transpose()?;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::CreateSnapshot, vm).await?;
         let snapshot = SnapshotId(Uuid::new_v4());
-        let description = new.description.unwrap_or_default();
-        let create = CreateSnapshot { snapshot, name: new.name, description, kind };
-        let command = Command::CreateSnapshot(create);
-        let operation = self.admit(&mut unit, &timeline, command, Some(snapshot)).await?;
-        let memory = if kind == Kind::DiskAndMemory { timeline.vm.config.memory_bytes } else { 0 };
-        if host.pool_free_bytes < memory + ROOM {
-            return Err(pool_full(host.pool_free_bytes, memory + ROOM));
-        }
-        unit.commit().await.map_err(stored)?;
-        self.accepted(operation).await
+        let create = CreateSnapshot {
+            snapshot,
+            name: new.name,
+            description: new.description.unwrap_or_default(),
+            kind,
+            expires_at,
+            protected: new.protected,
+        };
+        let needed = reserved_bytes(kind, timeline.vm.config.memory_bytes);
+        // What the machine's own rules say comes first: a full pool is nobody's first concern.
+        let full = (host.pool_free_bytes < needed).then(|| pool_full(host.pool_free_bytes, needed));
+        let order = Order::new(Command::CreateSnapshot(create)).about(snapshot).unless(full);
+        self.give(unit, timeline, caller, how, order).await
     }
 
     /// Goes back to a snapshot; without one, to the current (R7).
@@ -116,6 +151,8 @@ impl App {
     /// When it cannot be gone back to.
     pub async fn revert(
         self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
         id: SnapshotId,
         revert: &rest::Revert,
     ) -> Answer<rest::Operation> {
@@ -131,27 +168,61 @@ impl App {
         };
         let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = timeline_of(&mut unit, id).await?;
+        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id).await?;
         let snapshot = &timeline.snapshots[&id];
-        let to = RevertTo::new(snapshot, power);
+        let safety = revert.safety.then(|| SnapshotId(Uuid::new_v4()));
+        let to = RevertTo::new(snapshot, power, safety);
         let needs = snapshot.config.memory_bytes;
-        let operation = self.admit(&mut unit, &timeline, Command::RevertTo(to), Some(id)).await?;
-        if to.after != After::Stopped {
-            refuse_without_memory(&host, needs)?;
-        }
-        unit.commit().await.map_err(stored)?;
-        self.accepted(operation).await
+        let short = match to.after {
+            After::Stopped => None,
+            After::Booted | After::Resumed => refuse_without_memory(&host, needs).err(),
+        };
+        let order = Order::new(Command::RevertTo(to)).about(id).unless(short);
+        self.give(unit, timeline, caller, how, order).await
+    }
+
+    /// What a revert would lose.
+    ///
+    /// # Errors
+    /// When the snapshot is unknown.
+    pub async fn plan_revert(&self, caller: &Caller, id: SnapshotId) -> Answer<rest::Plan> {
+        let mut unit = self.store.read().await.map_err(stored)?;
+        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id).await?;
+        Ok(view::plan_revert(&timeline, &timeline.snapshots[&id]))
+    }
+
+    /// Proves that a snapshot is whole.
+    ///
+    /// # Errors
+    /// When it cannot be tried.
+    pub async fn verify_snapshot(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        id: SnapshotId,
+    ) -> Answer<rest::Operation> {
+        let host = self.agent.host().await;
+        let mut unit = self.store.write().await.map_err(stored)?;
+        let timeline = self.load_of(&mut unit, caller, Action::VerifySnapshot, id).await?;
+        let snapshot = &timeline.snapshots[&id];
+        let short = match snapshot.kind {
+            Kind::Disk => None,
+            Kind::DiskAndMemory => refuse_without_memory(&host, snapshot.config.memory_bytes).err(),
+        };
+        let command = Command::VerifySnapshot(VerifySnapshot { snapshot: id });
+        let order = Order::new(command).about(id).unless(short);
+        self.give(unit, timeline, caller, how, order).await
     }
 
     /// What deleting would do.
     ///
     /// # Errors
     /// When the snapshot or machine is unknown.
-    pub async fn plan_delete(&self, target: &DeleteTarget) -> Answer<rest::DeletePlan> {
+    pub async fn plan_delete(&self, caller: &Caller, target: &DeleteTarget) -> Answer<rest::Plan> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.target(&mut unit, target).await?;
+        let timeline = self.target(&mut unit, caller, target).await?;
         let forecast = DeleteSnapshots { scope: target.scope() }.forecast(&timeline)?;
-        Ok(view::delete_plan(&timeline, &forecast))
+        Ok(view::plan_delete(&timeline, &forecast))
     }
 
     /// Deletes snapshots.
@@ -160,22 +231,29 @@ impl App {
     /// When they cannot be deleted.
     pub async fn delete_snapshots(
         self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
         target: &DeleteTarget,
     ) -> Answer<rest::Operation> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.target(&mut unit, target).await?;
+        let timeline = self.target(&mut unit, caller, target).await?;
         let command = Command::DeleteSnapshots(DeleteSnapshots { scope: target.scope() });
-        let operation = self.admit(&mut unit, &timeline, command, target.snapshot()).await?;
-        unit.commit().await.map_err(stored)?;
-        self.accepted(operation).await
+        let order = Order { snapshot: target.snapshot(), ..Order::new(command) };
+        self.give(unit, timeline, caller, how, order).await
     }
 
-    async fn target(&self, unit: &mut Unit<'_>, target: &DeleteTarget) -> Answer<Timeline> {
+    async fn target(
+        &self,
+        unit: &mut Unit<'_>,
+        caller: &Caller,
+        target: &DeleteTarget,
+    ) -> Answer<Timeline> {
+        let action = Action::DeleteSnapshot;
         match target {
-            DeleteTarget::All(vm) => self.load(unit, vm).await,
+            DeleteTarget::All(vm) => self.load(unit, caller, action, vm).await,
             DeleteTarget::Of(scope) => match scope {
                 Scope::One(id) | Scope::Subtree(id) | Scope::Children(id) => {
-                    timeline_of(unit, *id).await
+                    self.load_of(unit, caller, action, *id).await
                 }
                 Scope::All => Err(Refusal::new(Code::InvalidRequest).detail("all of what?")),
             },
@@ -188,11 +266,13 @@ impl App {
     /// When the name is not allowed or taken.
     pub async fn edit_snapshot(
         &self,
+        caller: &Caller,
         id: SnapshotId,
         edit: rest::EditSnapshot,
     ) -> Answer<rest::Snapshot> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let mut timeline = timeline_of(&mut unit, id).await?;
+        let mut timeline = self.load_of(&mut unit, caller, Action::EditSnapshot, id).await?;
+        refuse_user(&timeline, &How::default().asker(caller))?;
         let mut changes = Vec::new();
         if let Some(new) = edit.name {
             name::check_snapshot_name(&new)?;
@@ -207,12 +287,24 @@ impl App {
             name::check_description(&description)?;
             changes.push(Change::SnapshotChanged(id, SnapshotChange::Description(description)));
         }
-        unit.record(timeline.vm.id, &changes).await.map_err(stored)?;
-        unit.commit().await.map_err(stored)?;
-        for change in &changes {
-            timeline.apply(change);
+        if let Some(text) = edit.expires_at {
+            let expires_at = match text.as_str() {
+                "never" => None,
+                moment => Some(Moment::from_rfc3339(moment)?),
+            };
+            check_expiry(expires_at, now())?;
+            changes.push(Change::SnapshotChanged(id, SnapshotChange::Expires(expires_at)));
         }
-        Ok(view::snapshot(&timeline, &timeline.snapshots[&id]))
+        if let Some(protected) = edit.protected {
+            changes.push(Change::SnapshotChanged(id, SnapshotChange::Protected(protected)));
+        }
+        let account = Some(timeline.vm.account);
+        let detail = format!("{}: {:?}", timeline.vm.name, timeline.snapshots[&id].name);
+        unit.record(&mut timeline, &changes).await.map_err(stored)?;
+        self.tell(&mut unit, caller, "snapshot-edited", account, detail).await?;
+        unit.commit().await.map_err(stored)?;
+        self.spread_news();
+        self.snapshot(caller, id).await
     }
 }
 
@@ -239,10 +331,4 @@ impl DeleteTarget {
             Self::Of(Scope::All) | Self::All(_) => None,
         }
     }
-}
-
-async fn timeline_of(unit: &mut Unit<'_>, id: SnapshotId) -> Answer<Timeline> {
-    let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
-    let snapshot: Snapshot = unit.snapshot(id).await.map_err(stored)?.ok_or_else(unknown)?;
-    unit.timeline(snapshot.vm).await.map_err(stored)?.ok_or_else(unknown)
 }

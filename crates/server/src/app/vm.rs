@@ -1,327 +1,418 @@
 //! Virtual machines.
 
-use super::{Answer, App, now, stored};
+use super::design::{
+    check_memory, check_vcpus, first_layers, new_mac, nics, pool_full, refuse_without_memory,
+};
+use super::order::Order;
+use super::{Answer, App, How, now, stored};
 use crate::view;
 use std::sync::Arc;
+use tintype_model::access::{Action, Caller};
 use tintype_model::change::Change;
-use tintype_model::config::{Config, Disk, Firmware, Kernel, Network, Nic, Platform, Role};
-use tintype_model::effect::{NewDisk, Source};
-use tintype_model::layer::{Format, Layer, LayerFile};
-use tintype_model::operation::{Command, CreateVm, Operation, StopVm};
+use tintype_model::config::{Config, Disk, Nic};
+use tintype_model::operation::{
+    CloneVm, ClonedDisk, Command, CreateVm, SetVm, StopVm, refuse_delete,
+};
 use tintype_model::refusal::Code;
+use tintype_model::settings::Settings;
 use tintype_model::timeline::Timeline;
 use tintype_model::vm::{Vm, VmState};
-use tintype_model::{DiskId, LayerId, Refusal, VmId, name};
-use tintype_store::Page;
-use tintype_wire::agent::HostFacts;
+use tintype_model::{AccountId, DiskId, LayerId, Refusal, SnapshotId, VmId, name};
+use tintype_store::{DEFAULT_PROFILE, Page, Unit, VmFilter};
 use tintype_wire::rest;
 use uuid::Uuid;
 
-const MIB: u64 = 1 << 20;
-/// Most processors of one machine.
-const VCPUS_MOST: u32 = 256;
-/// Most disks of one machine: virtio cards that fit on one bus beside the rest.
-const DISKS_MOST: usize = 16;
-/// Least memory a guest boots with.
-const MEMORY_LEAST: u64 = 16 * MIB;
-/// Largest new disk.
-const DISK_MOST: u64 = 1 << 46;
-/// What a new disk takes before it is written to, and room for the pool's own needs.
-const ROOM: u64 = 16 * MIB;
+/// Which machines to list.
+#[derive(Clone, Debug, Default)]
+pub struct VmQuery {
+    /// Of this account, by name or id.
+    pub account: Option<String>,
+    /// Of this domain and those beneath, by name or id.
+    pub domain: Option<String>,
+    /// What else.
+    pub filter: VmFilter,
+}
+
+/// What a change of a machine has come to.
+#[derive(Debug)]
+pub enum Edited {
+    /// The machine as it is now.
+    AtOnce(Box<rest::Vm>),
+    /// An operation does it.
+    Accepted(Box<rest::Operation>),
+}
 
 impl App {
     /// A machine.
     ///
     /// # Errors
     /// When there is none; so for all of these.
-    pub async fn vm(&self, vm: &str) -> Answer<rest::Vm> {
+    pub async fn vm(&self, caller: &Caller, vm: &str) -> Answer<rest::Vm> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, vm).await?;
-        let holder = match timeline.vm.operation {
-            Some(id) => unit.operation(id).await.map_err(stored)?,
-            None => None,
-        };
-        Ok(view::vm(&timeline, holder.as_ref(), self.agent.console_address(timeline.vm.id)))
+        let id = self.find_vm(&mut unit, caller, Action::ReadVm, vm).await?;
+        self.show_vm(&mut unit, id).await
     }
 
-    /// The id of a machine.
+    async fn show_vm(&self, unit: &mut Unit<'_>, id: VmId) -> Answer<rest::Vm> {
+        let listed = unit.listed_vm(id).await.map_err(stored)?;
+        let unknown = || super::find::unknown_vm(&id.to_string());
+        Ok(view::vm(&listed.ok_or_else(unknown)?, self.agent.console_address(id)))
+    }
+
+    /// The id of a machine whose console the caller may use.
     ///
     /// # Errors
-    /// When there is none.
-    pub async fn vm_id(&self, vm: &str) -> Answer<VmId> {
+    /// When there is none, or the caller may not.
+    pub async fn console_of(&self, caller: &Caller, vm: &str) -> Answer<VmId> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        self.find_vm(&mut unit, vm).await
+        self.find_vm(&mut unit, caller, Action::UseConsole, vm).await
     }
 
     /// A page of machines.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn vms(&self, page: Page) -> Answer<rest::List<rest::Vm>> {
+    /// When an account or domain is unknown.
+    pub async fn vms(
+        &self,
+        caller: &Caller,
+        query: VmQuery,
+        page: &Page,
+    ) -> Answer<rest::List<rest::Vm>> {
+        caller.may_ever(Action::ReadVm)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.vms(page).await.map_err(stored)?;
-        drop(unit);
-        let last = found.last().map(|vm| (vm.created_at, vm.id.0));
+        let mut filter = query.filter;
+        (filter.account, filter.domain) = self
+            .account_and_domain(
+                &mut unit,
+                caller,
+                query.account.as_deref(),
+                query.domain.as_deref(),
+            )
+            .await?;
+        let found = unit.vms(caller.reach(), &filter, page).await.map_err(stored)?;
+        let last = found.last().map(|l| (l.vm.created_at, l.vm.name.as_str(), l.vm.id.0));
         let next = view::next(page, found.len(), last);
-        let mut items = Vec::new();
-        for vm in found {
-            // One that is deleted meanwhile is left out.
-            if let Ok(vm) = self.vm(&vm.id.to_string()).await {
-                items.push(vm);
-            }
-        }
-        Ok(rest::List { items, next })
+        let show = |listed| view::vm(listed, self.agent.console_address(listed.vm.id));
+        Ok(rest::List { items: found.iter().map(show).collect(), next })
     }
 
     /// Creates a machine.
     ///
     /// # Errors
     /// When it cannot be.
-    pub async fn create_vm(self: &Arc<Self>, new: rest::NewVm) -> Answer<rest::Operation> {
+    pub async fn create_vm(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        new: rest::NewVm,
+    ) -> Answer<rest::Operation> {
+        caller.may_ever(Action::CreateVm)?;
         name::check_vm_name(&new.name)?;
         let host = self.agent.host().await;
-        let (config, disks) = self.design(&new, &host).await?;
-        let vm = Vm {
-            id: VmId(Uuid::new_v4()),
-            name: new.name.clone(),
-            state: VmState::Stopped,
-            config,
-            generation: Uuid::new_v4(),
-            current: None,
-            operation: None,
-            reclaim: None,
-            created_at: now(),
-        };
+        let (config, disks) = self.design(caller, &new, &host).await?;
         let mut unit = self.store.write().await.map_err(stored)?;
-        if let Some(other) = unit.vm_named(&new.name).await.map_err(stored)? {
-            return Err(Refusal::new(Code::NameTaken)
-                .detail(format!("there is a virtual machine named {}", new.name))
-                .hint("choose another name")
-                .blocked_by([other.0]));
-        }
+        let account = new.account.as_deref();
+        let account = self.find_account(&mut unit, caller, Action::CreateVm, account).await?.id;
+        let settings = self.first_settings(&mut unit, caller, &new).await?;
+        refuse_taken(&mut unit, account, &new.name).await?;
+        let vm = new_vm(account, new.name, config, settings);
         unit.add_vm(&vm).await.map_err(stored)?;
-        unit.record(vm.id, &first_layers(&disks)).await.map_err(stored)?;
+        let mut timeline = Timeline::of(vm);
+        unit.record(&mut timeline, &first_layers(&disks)).await.map_err(stored)?;
         let create = CreateVm { disks, kernel: new.kernel, initrd: new.initrd };
-        let timeline = Timeline::of(vm);
-        let operation = self.admit(&mut unit, &timeline, Command::CreateVm(create), None).await?;
-        unit.commit().await.map_err(stored)?;
-        self.accepted(operation).await
+        let command = Command::CreateVm(create);
+        self.give(unit, timeline, caller, how, Order::new(command)).await
+    }
+
+    /// The settings of a new machine: those of its profile (C23), and what an operator says else.
+    async fn first_settings(
+        &self,
+        unit: &mut Unit<'_>,
+        caller: &Caller,
+        new: &rest::NewVm,
+    ) -> Answer<Settings> {
+        let default = DEFAULT_PROFILE.to_string();
+        let wanted = new.profile.as_deref().unwrap_or(&default);
+        let profile = unit.profile(wanted).await.map_err(stored)?;
+        let mut settings =
+            profile.ok_or_else(|| Refusal::new(Code::UnknownProfile).detail(wanted))?.settings;
+        if let Some(limit) = new.snapshot_limit {
+            caller.may_ever(Action::SetVm)?;
+            settings.snapshot_limit = view::to_limit(limit);
+        }
+        Ok(settings)
     }
 
     /// Boots a machine.
     ///
     /// # Errors
     /// When it cannot be.
-    pub async fn start_vm(self: &Arc<Self>, vm: &str) -> Answer<rest::Operation> {
+    pub async fn start_vm(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        vm: &str,
+    ) -> Answer<rest::Operation> {
+        let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, vm).await?;
-        let needs = timeline.vm.config.memory_bytes;
-        refuse_without_memory(&self.agent.host().await, needs)?;
-        let operation = self.admit(&mut unit, &timeline, Command::StartVm, None).await?;
-        unit.commit().await.map_err(stored)?;
-        self.accepted(operation).await
+        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm).await?;
+        refuse_without_memory(&host, timeline.vm.config.memory_bytes)?;
+        self.give(unit, timeline, caller, how, Order::new(Command::StartVm)).await
     }
 
-    /// Stops a machine.
+    /// Stops a machine. By force it always does: what holds the machine is cancelled, and the power
+    /// is cut as soon as that has ended (R9).
     ///
     /// # Errors
     /// When it cannot be.
-    pub async fn stop_vm(self: &Arc<Self>, vm: &str, force: bool) -> Answer<rest::Operation> {
-        self.command(vm, Command::StopVm(StopVm { force })).await
+    pub async fn stop_vm(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        vm: &str,
+        force: bool,
+    ) -> Answer<rest::Operation> {
+        let mut unit = self.store.write().await.map_err(stored)?;
+        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm).await?;
+        let holder = timeline.vm.operation;
+        let how = How { queue: how.queue || force, ..how };
+        let stop = Command::StopVm(StopVm { force });
+        let accepted = self.give(unit, timeline, caller, how, Order::new(stop)).await?;
+        if let Some(holder) = holder.filter(|_| force)
+            && let Err(refusal) = self.cancel(holder).await
+        {
+            tracing::debug!(%refusal, "what runs first ends by itself");
+        }
+        Ok(accepted)
+    }
+
+    /// What deleting a machine would do (R1).
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub async fn plan_delete_vm(&self, caller: &Caller, vm: &str) -> Answer<rest::Plan> {
+        let mut unit = self.store.read().await.map_err(stored)?;
+        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm).await?;
+        refuse_delete(&timeline)?;
+        Ok(view::plan_delete_vm(&timeline))
     }
 
     /// Deletes a machine with its snapshots.
     ///
     /// # Errors
     /// When it cannot be.
-    pub async fn delete_vm(self: &Arc<Self>, vm: &str) -> Answer<rest::Operation> {
-        self.command(vm, Command::DeleteVm).await
+    pub async fn delete_vm(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        vm: &str,
+    ) -> Answer<rest::Operation> {
+        let mut unit = self.store.write().await.map_err(stored)?;
+        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm).await?;
+        self.give(unit, timeline, caller, how, Order::new(Command::DeleteVm)).await
     }
 
-    async fn command(self: &Arc<Self>, vm: &str, command: Command) -> Answer<rest::Operation> {
+    /// What other hardware would cost: the snapshots that lose their memory.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub async fn plan_edit_vm(
+        &self,
+        caller: &Caller,
+        vm: &str,
+        edit: &rest::EditVm,
+    ) -> Answer<rest::Plan> {
+        let mut unit = self.store.read().await.map_err(stored)?;
+        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        let lost = match other_hardware(caller, &timeline, edit)? {
+            Some(set) => set.refuse(&timeline)?,
+            None => Vec::new(),
+        };
+        Ok(view::plan_lose_memory(&timeline, &lost))
+    }
+
+    /// Changes a machine: its name and settings always (C24, C25), its hardware as the rules allow
+    /// (R5).
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub async fn edit_vm(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        vm: &str,
+        edit: rest::EditVm,
+    ) -> Answer<Edited> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, vm).await?;
-        let operation = self.admit(&mut unit, &timeline, command, None).await?;
+        let mut timeline = self.load(&mut unit, caller, Action::ReadVm, vm).await?;
+        let id = timeline.vm.id;
+        let changes = self.plain_changes(&mut unit, caller, &timeline, &edit).await?;
+        let hardware = other_hardware(caller, &timeline, &edit)?;
+        let at_once = match &hardware {
+            None => Some(Vec::new()),
+            Some(_) if how.queue && timeline.vm.operation.is_some() => None,
+            Some(set) => set.at_once(&timeline)?,
+        };
+        let account = timeline.vm.account;
+        let detail = format!("{}: {}", timeline.vm.name, view::edited(&edit));
+        unit.record(&mut timeline, &changes).await.map_err(stored)?;
+        self.tell(&mut unit, caller, "vm-edited", Some(account), detail).await?;
+        let Some(at_once) = at_once else {
+            let set = hardware.ok_or_else(|| Refusal::new(Code::Internal))?;
+            let command = Command::SetVm(Box::new(set));
+            let accepted = self.give(unit, timeline, caller, how, Order::new(command)).await?;
+            return Ok(Edited::Accepted(Box::new(accepted)));
+        };
+        unit.record(&mut timeline, &at_once).await.map_err(stored)?;
         unit.commit().await.map_err(stored)?;
+        self.spread_news();
+        let mut unit = self.store.read().await.map_err(stored)?;
+        Ok(Edited::AtOnce(Box::new(self.show_vm(&mut unit, id).await?)))
+    }
+
+    /// The changes that are only records: name and settings.
+    async fn plain_changes(
+        &self,
+        unit: &mut Unit<'_>,
+        caller: &Caller,
+        timeline: &Timeline,
+        edit: &rest::EditVm,
+    ) -> Answer<Vec<Change>> {
+        let mut changes = Vec::new();
+        if let Some(name) = edit.name.as_ref().filter(|name| **name != timeline.vm.name) {
+            caller.may_ever(Action::ConfigureVm)?;
+            name::check_vm_name(name)?;
+            refuse_taken(unit, timeline.vm.account, name).await?;
+            changes.push(Change::VmName(name.clone()));
+        }
+        let mut settings = timeline.vm.settings;
+        view::set(&mut settings.snapshots_allowed, edit.snapshots_allowed);
+        view::set(&mut settings.memory_allowed, edit.memory_allowed);
+        view::set(&mut settings.protect_snapshots, edit.protect_snapshots);
+        view::set(&mut settings.snapshot_limit, edit.snapshot_limit.map(view::to_limit));
+        let says = edit.snapshots_allowed.is_some()
+            || edit.memory_allowed.is_some()
+            || edit.protect_snapshots.is_some()
+            || edit.snapshot_limit.is_some();
+        if says {
+            caller.may_ever(Action::SetVm)?;
+            changes.push(Change::VmSettings(settings));
+        }
+        Ok(changes)
+    }
+
+    /// Makes another machine of a machine's disks (C18).
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn clone_vm(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        vm: &str,
+        clone: rest::CloneVm,
+    ) -> Answer<rest::Operation> {
+        name::check_vm_name(&clone.name)?;
+        let host = self.agent.host().await;
+        let mut unit = self.store.write().await.map_err(stored)?;
+        let timeline = self.load(&mut unit, caller, Action::CloneVm, vm).await?;
+        let account = timeline.vm.account;
+        refuse_taken(&mut unit, account, &clone.name).await?;
+        let from = clone.snapshot.map(SnapshotId);
+        let config = match from {
+            Some(id) => {
+                let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
+                &timeline.snapshots.get(&id).ok_or_else(unknown)?.config
+            }
+            None => &timeline.vm.config,
+        };
+        let sizes = timeline.layers.values().map(|layer| layer.size_bytes);
+        let needed = if clone.linked { 0 } else { sizes.sum() };
+        if host.pool_free_bytes < needed {
+            return Err(pool_full(host.pool_free_bytes, needed));
+        }
+        let (config, disks) = cloned(config);
+        let fresh = new_vm(account, clone.name, config, timeline.vm.settings);
+        let command =
+            Command::CloneVm(CloneVm { clone: fresh.id, from, linked: clone.linked, disks });
+        unit.add_vm(&fresh).await.map_err(stored)?;
+        let mut made = Timeline::of(fresh);
+        let order = Order { snapshot: from, ..Order::new(command) };
+        let operation = self.take(&mut unit, timeline, caller, how, order).await?;
+        // Nobody begins anything with the clone before it is made.
+        let held = [Change::VmOperation(Some(operation.id))];
+        unit.record(&mut made, &held).await.map_err(stored)?;
+        unit.commit().await.map_err(stored)?;
+        self.spread_news();
         self.accepted(operation).await
     }
+}
 
-    /// Begins an operation that was recorded, and shows it.
-    pub(super) async fn accepted(
-        self: &Arc<Self>,
-        operation: Operation,
-    ) -> Answer<rest::Operation> {
-        self.begin(operation.id).await;
-        self.operation(operation.id, std::time::Duration::ZERO).await
+/// The hardware that is asked for, if it is other than what the machine has.
+fn other_hardware(
+    caller: &Caller,
+    timeline: &Timeline,
+    edit: &rest::EditVm,
+) -> Answer<Option<SetVm>> {
+    let mut config = timeline.vm.config.clone();
+    if let Some(vcpus) = edit.vcpus {
+        check_vcpus(vcpus)?;
+        config.vcpus = vcpus;
     }
-
-    /// The hardware and disks of a new machine.
-    async fn design(&self, new: &rest::NewVm, host: &HostFacts) -> Answer<(Config, Vec<NewDisk>)> {
-        check_size(new)?;
-        let firmware = firmware(new.firmware.as_deref(), host)?;
-        let mut room = ROOM;
-        let mut disks = Vec::new();
-        for disk in &new.disks {
-            let (disk, bytes) = self.design_disk(disk).await?;
-            disks.push((Role::Data, disk));
-            room += bytes;
-        }
-        if firmware == Firmware::Uefi {
-            disks.push((Role::Firmware, new_disk(0, Format::Qcow2, Source::FirmwareTemplate)));
-        }
-        if host.pool_free_bytes < room {
-            return Err(pool_full(host.pool_free_bytes, room));
-        }
-        let config = Config {
-            vcpus: new.vcpus,
-            memory_bytes: new.memory_bytes,
-            firmware,
-            kernel: self.kernel(new).await?,
-            nics: new.networks.iter().map(|network| nic(network)).collect::<Answer<_>>()?,
-            disks: disks
-                .iter()
-                .map(|(role, disk)| Disk {
-                    id: disk.disk,
-                    size_bytes: disk.size_bytes,
-                    role: *role,
-                })
-                .collect(),
-            platform: platform(host),
-        };
-        Ok((config, disks.into_iter().map(|(_, disk)| disk).collect()))
+    if let Some(memory_bytes) = edit.memory_bytes {
+        check_memory(memory_bytes)?;
+        config.memory_bytes = memory_bytes;
     }
-
-    /// A disk, and what it takes on the pool at once.
-    async fn design_disk(&self, disk: &rest::NewDisk) -> Answer<(NewDisk, u64)> {
-        match (&disk.file, disk.size_bytes) {
-            (Some(file), None) => {
-                let found = self.agent.inspect(file.clone()).await?;
-                let source = Source::File(file.clone());
-                let disk = new_disk(found.size_bytes, found.format, source);
-                Ok((disk, found.allocated_bytes))
-            }
-            (None, Some(size)) if (MIB..=DISK_MOST).contains(&size) && size % 512 == 0 => {
-                Ok((new_disk(size, Format::Qcow2, Source::Empty), MIB))
-            }
-            (None, Some(size)) => Err(Refusal::new(Code::InvalidRequest)
-                .detail(format!("a disk of {size} bytes was asked for"))
-                .hint("1 MiB to 64 TiB, in whole sectors of 512 bytes")),
-            (Some(_), Some(_)) | (None, None) => Err(Refusal::new(Code::InvalidRequest)
-                .detail("a disk has either a size or a file")
-                .hint("give size_bytes for a new disk, or file for a copy")),
-        }
+    if let Some(networks) = &edit.networks {
+        config.nics = nics(caller, networks, &timeline.vm.config.nics)?;
     }
+    if config == timeline.vm.config {
+        return Ok(None);
+    }
+    caller.may_ever(Action::ConfigureVm)?;
+    Ok(Some(SetVm { config, discard_memory: edit.discard_memory }))
+}
 
-    async fn kernel(&self, new: &rest::NewVm) -> Answer<Option<Kernel>> {
-        let Some(kernel) = &new.kernel else {
-            if new.initrd.is_some() || new.append.is_some() {
-                return Err(Refusal::new(Code::InvalidRequest)
-                    .detail("an initrd or a command line was given without a kernel"));
-            }
-            return Ok(None);
-        };
-        self.agent.readable(kernel.clone()).await?;
-        if let Some(initrd) = &new.initrd {
-            self.agent.readable(initrd.clone()).await?;
-        }
-        let append = new.append.clone().unwrap_or_default();
-        Ok(Some(Kernel { initrd: new.initrd.is_some(), append }))
+fn new_vm(account: AccountId, name: String, config: Config, settings: Settings) -> Vm {
+    Vm {
+        id: VmId(Uuid::new_v4()),
+        account,
+        name,
+        state: VmState::Stopped,
+        config,
+        settings,
+        generation: Uuid::new_v4(),
+        current: None,
+        operation: None,
+        reclaim: None,
+        created_at: now(),
     }
 }
 
-fn check_size(new: &rest::NewVm) -> Answer<()> {
-    let no = |detail: String, hint: &str| {
-        Err(Refusal::new(Code::InvalidRequest).detail(detail).hint(hint))
-    };
-    if !(1..=VCPUS_MOST).contains(&new.vcpus) {
-        return no(format!("{} processors were asked for", new.vcpus), "1 to 256");
+/// The hardware of a clone: its own disks and addresses.
+fn cloned(config: &Config) -> (Config, Vec<ClonedDisk>) {
+    let mut clone = config.clone();
+    for nic in &mut clone.nics {
+        *nic = Nic { mac: new_mac(), network: nic.network.clone() };
     }
-    if new.memory_bytes < MEMORY_LEAST || !new.memory_bytes.is_multiple_of(MIB) {
-        let detail = format!("{} bytes of memory were asked for", new.memory_bytes);
-        return no(detail, "a multiple of 1 MiB, 16 MiB at least");
+    let mut disks = Vec::new();
+    for disk in &mut clone.disks {
+        let (id, layer) = (DiskId(Uuid::new_v4()), LayerId(Uuid::new_v4()));
+        disks.push(ClonedDisk { of: disk.id, disk: id, layer, role: disk.role });
+        *disk = Disk { id, ..disk.clone() };
     }
-    if new.disks.len() > DISKS_MOST {
-        return no(format!("{} disks were asked for", new.disks.len()), "16 at most");
-    }
-    Ok(())
+    (clone, disks)
 }
 
-fn firmware(wanted: Option<&str>, host: &HostFacts) -> Answer<Firmware> {
-    match wanted {
-        None | Some("bios") => Ok(Firmware::Bios),
-        Some("uefi") => match &host.capabilities.uefi {
-            tintype_model::capability::Support::Yes => Ok(Firmware::Uefi),
-            tintype_model::capability::Support::No(why) => {
-                Err(Refusal::new(Code::HostUnsuitable).detail(why.clone()))
-            }
-        },
-        Some(other) => Err(Refusal::new(Code::InvalidRequest)
-            .detail(format!("firmware {other:?}"))
-            .hint("bios or uefi")),
-    }
-}
-
-fn platform(host: &HostFacts) -> Platform {
-    host.capabilities.platform.clone()
-}
-
-fn nic(network: &str) -> Answer<Nic> {
-    let network = match network.split_once(':') {
-        None if network == "user" => Network::User,
-        Some(("tap", name)) if is_interface(name) => Network::Tap(name.to_owned()),
-        _ => {
-            return Err(Refusal::new(Code::InvalidRequest)
-                .detail(format!("network {network:?}"))
-                .hint("user, or tap:INTERFACE"));
-        }
-    };
-    Ok(Nic { mac: new_mac(), network })
-}
-
-fn is_interface(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !name.is_empty() && name.len() <= 15 && name.chars().all(plain)
-}
-
-/// A random hardware address in the range that QEMU uses.
-fn new_mac() -> String {
-    let random = Uuid::new_v4().into_bytes();
-    format!("52:54:00:{:02x}:{:02x}:{:02x}", random[0], random[1], random[2])
-}
-
-fn new_disk(size_bytes: u64, format: Format, source: Source) -> NewDisk {
-    let layer = LayerFile { id: LayerId(Uuid::new_v4()), format };
-    NewDisk { disk: DiskId(Uuid::new_v4()), layer, size_bytes, source }
-}
-
-fn first_layers(disks: &[NewDisk]) -> Vec<Change> {
-    let changes = disks.iter().flat_map(|disk| {
-        let layer = Layer {
-            id: disk.layer.id,
-            disk: disk.disk,
-            parent: None,
-            format: disk.layer.format,
-            rank: 0,
-            size_bytes: 0,
-        };
-        [Change::LayerAdded(layer), Change::DiskActive { disk: disk.disk, layer: disk.layer.id }]
-    });
-    changes.collect()
-}
-
-/// Refuses what would not fit into the host's memory.
-pub(super) fn refuse_without_memory(host: &HostFacts, needed: u64) -> Answer<()> {
-    if host.memory_free_bytes >= needed {
+/// Refuses a name that another machine of the account has.
+async fn refuse_taken(unit: &mut Unit<'_>, account: AccountId, name: &str) -> Answer<()> {
+    let reach = tintype_model::access::Reach::Account(account);
+    let taken = unit.vms_named(reach, name).await.map_err(stored)?;
+    let Some((other, _)) = taken.first() else {
         return Ok(());
-    }
-    Err(Refusal::new(Code::HostMemoryShort)
-        .detail(format!("{needed} bytes are needed, {} are free", host.memory_free_bytes))
-        .hint("stop another virtual machine"))
-}
-
-/// The refusal of what would not fit into the pool.
-pub(super) fn pool_full(free: u64, needed: u64) -> Refusal {
-    Refusal::new(Code::PoolFull)
-        .detail(format!("{needed} bytes are needed, {free} are free"))
-        .hint("delete snapshots, or make the pool's filesystem larger")
+    };
+    Err(Refusal::new(Code::NameTaken)
+        .detail(format!("there is a virtual machine named {name}"))
+        .hint("choose another name")
+        .blocked_by([other.0]))
 }

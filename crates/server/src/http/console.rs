@@ -1,6 +1,6 @@
 //! `/v1/vms/{vm}/console`
 
-use super::extract::{Reply, bytes};
+use super::extract::{By, Reply, bytes};
 use crate::app::App;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -18,8 +18,12 @@ use tokio_stream::wrappers::ReceiverStream;
     params(("vm" = String, Path, description = "Name or id")),
     responses((status = 200, content_type = "application/octet-stream"),
               (status = "default", body = Problem)))]
-pub(super) async fn follow(State(app): State<Arc<App>>, Path(vm): Path<String>) -> Reply<Response> {
-    let id = app.vm_id(&vm).await?;
+pub(super) async fn follow(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(vm): Path<String>,
+) -> Reply<Response> {
+    let id = app.console_of(&caller, &vm).await?;
     let said = ReceiverStream::new(app.agent().console(id).await).map(Ok::<_, Infallible>);
     let kind = [(CONTENT_TYPE, "application/octet-stream")];
     Ok((kind, Body::from_stream(said)).into_response())
@@ -32,10 +36,11 @@ pub(super) async fn follow(State(app): State<Arc<App>>, Path(vm): Path<String>) 
     responses((status = 204), (status = "default", body = Problem)))]
 pub(super) async fn type_in(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(vm): Path<String>,
     request: Request,
 ) -> Reply<StatusCode> {
-    let id = app.vm_id(&vm).await?;
+    let id = app.console_of(&caller, &vm).await?;
     let typed = bytes(request, &app).await?;
     app.agent().type_in(id, typed.to_vec()).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -2,17 +2,20 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tintype_model::Refusal;
+use tintype_model::access::Caller;
 use tintype_model::refusal::Code;
-use tintype_store::{Cursor, Page};
+use tintype_store::{Cursor, Order, Page};
 use tintype_wire::rest::{Operation, Problem};
+use utoipa::IntoParams;
 
 /// Longest time a request may wait for an operation.
 const WAIT_MOST: Duration = Duration::from_secs(600);
@@ -71,11 +74,10 @@ pub(super) struct Params<T>(pub(super) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = No;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, No> {
-        match Query::from_request_parts(parts, state).await {
-            Ok(Query(params)) => Ok(Self(params)),
-            Err(rejection) => Err(not_understood(rejection.body_text()).into()),
-        }
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, No> {
+        let query = parts.uri.query().unwrap_or_default();
+        let params = serde_html_form::from_str(query);
+        params.map(Self).map_err(|error| not_understood(error.to_string()).into())
     }
 }
 
@@ -112,18 +114,84 @@ pub(super) fn duration(text: Option<&str>) -> Reply<Duration> {
     })
 }
 
-/// A page of a list.
-pub(super) fn page(after: Option<&str>, limit: Option<u32>) -> Reply<Page> {
-    let after: Option<Cursor> = after
-        .map(|text| {
-            text.parse().map_err(|()| {
-                Refusal::new(Code::InvalidRequest)
-                    .detail(format!("after {text:?}"))
-                    .hint("give what an earlier page said is next")
-            })
+/// An enumeration in a query.
+pub(super) fn word<T: DeserializeOwned>(what: &str, text: Option<String>) -> Reply<Option<T>> {
+    let parse = |text: String| {
+        serde_json::from_value(text.clone().into()).map_err(|_| {
+            No::from(Refusal::new(Code::InvalidRequest).detail(format!("{what} {text:?}")))
         })
-        .transpose()?;
-    Ok(Page::new(after, limit))
+    };
+    text.map(parse).transpose()
+}
+
+/// A page of a list that has no filters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// `created` (if not given), `-created`, `name` or `-name`.
+    sort: Option<String>,
+    /// What an earlier page said is next.
+    after: Option<String>,
+    /// Most items on the page: 1 to 1000, 100 if not given.
+    limit: Option<u32>,
+}
+
+impl Paging {
+    pub(super) fn page(&self) -> Reply<Page> {
+        page(order(self.sort.as_deref())?, self.after.as_deref(), self.limit)
+    }
+}
+
+/// What a list is ordered by.
+pub(super) fn order(sort: Option<&str>) -> Reply<Order> {
+    match sort {
+        None | Some("created") => Ok(Order::Oldest),
+        Some("-created") => Ok(Order::Newest),
+        Some("name") => Ok(Order::Name),
+        Some("-name") => Ok(Order::NameBackwards),
+        Some(other) => Err(Refusal::new(Code::InvalidRequest)
+            .detail(format!("sort {other:?}"))
+            .hint("created, -created, name or -name")
+            .into()),
+    }
+}
+
+/// A page of a list.
+pub(super) fn page(order: Order, after: Option<&str>, limit: Option<u32>) -> Reply<Page> {
+    let strange = || {
+        No::from(
+            Refusal::new(Code::InvalidRequest)
+                .detail(format!("after {after:?}"))
+                .hint("give what an earlier page of the same order said is next"),
+        )
+    };
+    let place: Option<Cursor> =
+        after.map(|text| text.parse().map_err(|()| strange())).transpose()?;
+    let page = Page::new(order, place, limit);
+    if page.is_in_order() { Ok(page) } else { Err(strange()) }
+}
+
+/// Who asks, as the gate has found out.
+pub(super) struct By(pub(super) Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for By {
+    type Rejection = No;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, No> {
+        let caller = parts.extensions.get::<Caller>().cloned();
+        caller.map(Self).ok_or_else(|| Refusal::new(Code::Unauthorized).into())
+    }
+}
+
+/// Something that was created, as an answer.
+pub(super) fn created(location: &str, made: &impl Serialize) -> Response {
+    (StatusCode::CREATED, [(LOCATION, location)], Json(made)).into_response()
+}
+
+/// Something that is gone, as an answer.
+pub(super) fn gone() -> Response {
+    StatusCode::NO_CONTENT.into_response()
 }
 
 /// An operation as an answer: 202 while it runs, 200 when it was waited for and has ended.

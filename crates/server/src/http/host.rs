@@ -1,19 +1,19 @@
-//! `/v1/hosts`, `/v1/pools`, `/health`
+//! `/v1/hosts`, `/v1/hypervisors`, `/v1/pools`, `/health`
 
-use super::extract::Reply;
+use super::extract::{Body, By, Reply};
 use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
 use std::sync::Arc;
 use tintype_model::Refusal;
 use tintype_model::refusal::Code;
-use tintype_wire::rest::{Health, Host, List, Pool, Problem};
+use tintype_wire::rest::{EditHost, EditHypervisor, Health, Host, Hypervisor, List, Pool, Problem};
 
 /// Lists hosts.
 #[utoipa::path(get, path = "/v1/hosts", tag = "hosts",
     responses((status = 200, body = List<Host>), (status = "default", body = Problem)))]
-pub(super) async fn list(State(app): State<Arc<App>>) -> Reply<Json<List<Host>>> {
-    Ok(Json(List { items: vec![app.show_host().await], next: None }))
+pub(super) async fn list(State(app): State<Arc<App>>, By(caller): By) -> Reply<Json<List<Host>>> {
+    Ok(Json(List { items: vec![app.show_host(&caller).await?], next: None }))
 }
 
 /// Shows a host.
@@ -22,20 +22,58 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Reply<Json<List<Host>>>
     responses((status = 200, body = Host), (status = "default", body = Problem)))]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
 ) -> Reply<Json<Host>> {
-    let host = app.show_host().await;
+    let host = app.show_host(&caller).await?;
     if host.name == text || host.id.to_string() == text {
         return Ok(Json(host));
     }
     Err(Refusal::new(Code::UnknownHost).detail(text).into())
 }
 
+/// Switches snapshots on or off for a host.
+#[utoipa::path(patch, path = "/v1/hosts/{id}", tag = "hosts", request_body = EditHost,
+    params(("id" = String, Path, description = "Name or id")),
+    responses((status = 200, body = Host), (status = "default", body = Problem)))]
+pub(super) async fn edit(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(text): Path<String>,
+    Body(edit): Body<EditHost>,
+) -> Reply<Json<Host>> {
+    Ok(Json(app.edit_host(&caller, &text, &edit).await?))
+}
+
+/// Lists the kinds of hypervisors.
+#[utoipa::path(get, path = "/v1/hypervisors", tag = "hosts",
+    responses((status = 200, body = List<Hypervisor>), (status = "default", body = Problem)))]
+pub(super) async fn hypervisors(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+) -> Reply<Json<List<Hypervisor>>> {
+    Ok(Json(List { items: app.hypervisors(&caller).await?, next: None }))
+}
+
+/// Switches snapshots on or off for a kind of hypervisor.
+#[utoipa::path(patch, path = "/v1/hypervisors/{kind}", tag = "hosts",
+    request_body = EditHypervisor,
+    params(("kind" = String, Path, description = "Such as qemu")),
+    responses((status = 200, body = Hypervisor), (status = "default", body = Problem)))]
+pub(super) async fn edit_hypervisor(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(kind): Path<String>,
+    Body(edit): Body<EditHypervisor>,
+) -> Reply<Json<Hypervisor>> {
+    Ok(Json(app.edit_hypervisor(&caller, &kind, &edit).await?))
+}
+
 /// Lists pools.
 #[utoipa::path(get, path = "/v1/pools", tag = "pools",
     responses((status = 200, body = List<Pool>), (status = "default", body = Problem)))]
-pub(super) async fn pools(State(app): State<Arc<App>>) -> Reply<Json<List<Pool>>> {
-    Ok(Json(List { items: vec![app.show_pool().await?], next: None }))
+pub(super) async fn pools(State(app): State<Arc<App>>, By(caller): By) -> Reply<Json<List<Pool>>> {
+    Ok(Json(List { items: vec![app.show_pool(&caller).await?], next: None }))
 }
 
 /// Shows a pool.
@@ -44,17 +82,18 @@ pub(super) async fn pools(State(app): State<Arc<App>>) -> Reply<Json<List<Pool>>
     responses((status = 200, body = Pool), (status = "default", body = Problem)))]
 pub(super) async fn pool(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
 ) -> Reply<Json<Pool>> {
-    let pool = app.show_pool().await?;
+    let pool = app.show_pool(&caller).await?;
     if pool.name == text || pool.id.to_string() == text {
         return Ok(Json(pool));
     }
     Err(Refusal::new(Code::UnknownPool).detail(text).into())
 }
 
-/// Tells whether the server is well.
-#[utoipa::path(get, path = "/health", tag = "health",
+/// Tells whether the server is well; no token is needed.
+#[utoipa::path(get, path = "/health", tag = "health", security(()),
     responses((status = 200, body = Health), (status = "default", body = Problem)))]
 pub(super) async fn health() -> Json<Health> {
     Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })

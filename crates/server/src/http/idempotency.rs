@@ -2,7 +2,7 @@
 
 use super::BODY_MOST;
 use super::extract::No;
-use crate::app::App;
+use crate::app::{App, now};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
@@ -10,9 +10,9 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use tintype_model::access::Caller;
 use tintype_model::refusal::Code;
-use tintype_model::{Moment, Refusal};
+use tintype_model::{Refusal, UserId};
 use tintype_store::{Remembered, StoreError};
 
 /// Longest key.
@@ -28,13 +28,23 @@ pub(super) async fn remember(
     let Some(key) = key.filter(|_| request.method() == Method::POST).map(str::to_owned) else {
         return next.run(request).await;
     };
-    match answer(&app, key, request, next).await {
+    // Who is not known is about to sign in, which is never repeated.
+    let Some(user) = request.extensions().get::<Caller>().map(|caller| caller.user) else {
+        return next.run(request).await;
+    };
+    match answer(&app, user, key, request, next).await {
         Ok(response) => response,
         Err(refusal) => No::from(refusal).into_response(),
     }
 }
 
-async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<Response, Refusal> {
+async fn answer(
+    app: &App,
+    user: UserId,
+    key: String,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
     if key.is_empty() || key.len() > KEY_MOST {
         return Err(Refusal::new(Code::InvalidRequest)
             .detail(format!("an Idempotency-Key of {} characters", key.len()))
@@ -45,7 +55,7 @@ async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<
         .await
         .map_err(|_| Refusal::new(Code::BodyTooLarge).hint("1 MiB at most"))?;
     let asked = format!("{} {}\n{}", parts.method, parts.uri, String::from_utf8_lossy(&body));
-    let known = async { app.store().read().await?.remembered(&key).await };
+    let known = async { app.store().read().await?.remembered(user, &key).await };
     if let Some(known) = known.await.map_err(failed)? {
         if known.request != asked {
             return Err(Refusal::new(Code::KeyReused).hint("use a new key for a new request"));
@@ -69,7 +79,7 @@ async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<
     };
     let kept = async {
         let mut unit = app.store().write().await?;
-        unit.remember(&key, &known, now()).await?;
+        unit.remember(user, &key, &known, now()).await?;
         unit.commit().await
     };
     kept.await.map_err(failed)?;
@@ -91,9 +101,4 @@ fn replay(known: Remembered) -> Response {
 
 fn failed(error: StoreError) -> Refusal {
     Refusal::new(Code::Internal).detail(error.to_string())
-}
-
-fn now() -> Moment {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,6 +1,9 @@
 //! The OpenAPI document, made from the handlers.
 
-use super::{console, host, operation, snapshot, vm};
+use super::{
+    account, console, disk, domain, event, host, metrics, operation, profile, snapshot, token,
+    user, vm,
+};
 use axum::Json;
 use tintype_wire::rest::Problem;
 use utoipa::openapi::OpenApi as Document;
@@ -14,12 +17,20 @@ use utoipa::{Modify, OpenApi};
     security(("token" = [])),
     components(schemas(Problem)),
     paths(
-        vm::list, vm::create, vm::show, vm::delete, vm::start, vm::stop, vm::disks,
+        vm::list, vm::create, vm::show, vm::edit, vm::delete, vm::start, vm::stop, vm::clone,
+        disk::list, disk::attach, disk::resize, disk::detach,
         console::follow, console::type_in,
         snapshot::list, snapshot::list_of, snapshot::create, snapshot::delete_all, snapshot::tree,
-        snapshot::show, snapshot::edit, snapshot::delete, snapshot::revert,
+        snapshot::show, snapshot::edit, snapshot::delete, snapshot::revert, snapshot::verify,
         operation::list, operation::show, operation::cancel,
-        host::list, host::show, host::pools, host::pool, host::health,
+        event::list,
+        domain::list, domain::create, domain::show, domain::delete,
+        account::list, account::create, account::show, account::edit, account::delete,
+        user::list, user::create, user::show, user::edit, user::delete,
+        token::list, token::create, token::delete, token::sign_in,
+        profile::list, profile::create, profile::show, profile::edit, profile::delete,
+        host::list, host::show, host::edit, host::hypervisors, host::edit_hypervisor,
+        host::pools, host::pool, host::health, metrics::show,
         document,
     )
 )]

@@ -1,7 +1,6 @@
 //! `/v1/operations`
 
-use super::extract::{Params, Reply, duration, id, page};
-use super::vm::Waiting;
+use super::extract::{By, Params, Reply, duration, id, order, page};
 use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -20,10 +19,21 @@ pub(super) struct Filters {
     vm: Option<String>,
     /// In this state.
     state: Option<String>,
+    /// `created` (if not given) or `-created`.
+    sort: Option<String>,
     /// What an earlier page said is next.
     after: Option<String>,
     /// Most items on the page: 1 to 1000, 100 if not given.
     limit: Option<u32>,
+}
+
+/// How long to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Waiting {
+    /// Answer when the operation has ended, or after this time, such as `30s`.
+    wait: Option<String>,
 }
 
 /// Lists operations.
@@ -31,10 +41,12 @@ pub(super) struct Filters {
     responses((status = 200, body = List<Operation>), (status = "default", body = Problem)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Params(filters): Params<Filters>,
 ) -> Reply<Json<List<Operation>>> {
-    let page = page(filters.after.as_deref(), filters.limit)?;
-    Ok(Json(app.operations(filters.vm, filters.state, page).await?))
+    let sort = order(filters.sort.as_deref().filter(|sort| !sort.ends_with("name")))?;
+    let page = page(sort, filters.after.as_deref(), filters.limit)?;
+    Ok(Json(app.operations(&caller, filters.vm, filters.state, &page).await?))
 }
 
 /// Shows an operation, at once or when it has ended.
@@ -43,20 +55,25 @@ pub(super) async fn list(
     responses((status = 200, body = Operation), (status = "default", body = Problem)))]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
     Params(waiting): Params<Waiting>,
 ) -> Reply<Json<Operation>> {
     let patience = duration(waiting.wait.as_deref())?;
-    Ok(Json(app.operation(id(&text, Code::UnknownOperation)?, patience).await?))
+    Ok(Json(app.operation(&caller, id(&text, Code::UnknownOperation)?, patience).await?))
 }
 
-/// Takes back an operation that has not begun.
+/// Takes an operation back: one in line leaves it, one that has begun is undone.
 #[utoipa::path(post, path = "/v1/operations/{id}/cancel", tag = "operations",
-    params(("id" = String, Path, description = "Id")),
+    params(("id" = String, Path, description = "Id"), Waiting),
     responses((status = 200, body = Operation), (status = "default", body = Problem)))]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
+    Params(waiting): Params<Waiting>,
 ) -> Reply<Json<Operation>> {
-    Ok(Json(app.cancel_operation(id(&text, Code::UnknownOperation)?).await?))
+    let patience = duration(waiting.wait.as_deref())?;
+    let id = id(&text, Code::UnknownOperation)?;
+    Ok(Json(app.cancel_operation(&caller, id, patience).await?))
 }

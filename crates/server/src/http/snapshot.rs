@@ -1,20 +1,20 @@
 //! `/v1/snapshots` and what hangs under a virtual machine.
 
-use super::extract::{Body, No, Params, Reply, duration, id, page};
-use super::vm::{Waiting, wait};
+use super::extract::{Body, By, Params, Reply, id, order, page, word};
+use super::vm::{Acting, wait};
 use crate::app::{App, DeleteTarget, SnapshotQuery};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use tintype_model::access::Caller;
 use tintype_model::refusal::Code;
 use tintype_model::tree::Scope;
 use tintype_model::{Moment, Refusal, SnapshotId};
-use tintype_store::SnapshotFilter;
+use tintype_store::{Page, SnapshotFilter};
 use tintype_wire::rest::{
-    DeletePlan, EditSnapshot, List, NewSnapshot, Operation, Problem, Revert, Snapshot, Tree,
+    EditSnapshot, List, NewSnapshot, Operation, Plan, Problem, Revert, Snapshot, Tree,
 };
 use utoipa::IntoParams;
 
@@ -25,16 +25,23 @@ use utoipa::IntoParams;
 pub(super) struct Filters {
     /// Of this virtual machine, by name or id.
     vm: Option<String>,
+    /// Of this account, by name or id.
+    account: Option<String>,
+    /// Of this domain and those beneath, by name or id.
+    domain: Option<String>,
     /// In this state.
     state: Option<String>,
     /// Of this kind.
     kind: Option<String>,
-    /// With this in name or description.
-    keyword: Option<String>,
-    /// Created at this moment or later, in milliseconds since 1970.
-    created_after: Option<i64>,
-    /// Created before this moment, in milliseconds since 1970.
-    created_before: Option<i64>,
+    /// With this in name or description; may be given several times.
+    #[serde(default)]
+    keyword: Vec<String>,
+    /// Created at this moment (RFC 3339) or later.
+    created_after: Option<String>,
+    /// Created before this moment (RFC 3339).
+    created_before: Option<String>,
+    /// `created` (if not given), `-created`, `name` or `-name`.
+    sort: Option<String>,
     /// What an earlier page said is next.
     after: Option<String>,
     /// Most items on the page: 1 to 1000, 100 if not given.
@@ -42,27 +49,21 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    fn query(self) -> Reply<SnapshotQuery> {
+    fn read(self) -> Reply<(SnapshotQuery, Page)> {
+        let sort = order(self.sort.as_deref())?;
+        let page = page(sort, self.after.as_deref(), self.limit)?;
+        let moment = |text: Option<String>| text.as_deref().map(Moment::from_rfc3339).transpose();
         let filter = SnapshotFilter {
-            vm: None,
             state: word("state", self.state)?,
             kind: word("kind", self.kind)?,
-            keyword: self.keyword,
-            created_after: self.created_after.map(Moment),
-            created_before: self.created_before.map(Moment),
+            keywords: self.keyword,
+            created_after: moment(self.created_after)?,
+            created_before: moment(self.created_before)?,
+            ..SnapshotFilter::default()
         };
-        Ok(SnapshotQuery { vm: self.vm, filter })
+        let (vm, account, domain) = (self.vm, self.account, self.domain);
+        Ok((SnapshotQuery { vm, account, domain, filter }, page))
     }
-}
-
-/// An enumeration in a query.
-fn word<T: DeserializeOwned>(what: &str, text: Option<String>) -> Reply<Option<T>> {
-    let parse = |text: String| {
-        serde_json::from_value(text.clone().into()).map_err(|_| {
-            No::from(Refusal::new(Code::InvalidRequest).detail(format!("{what} {text:?}")))
-        })
-    };
-    text.map(parse).transpose()
 }
 
 /// What to delete.
@@ -77,6 +78,24 @@ pub(super) struct Deleting {
     dry_run: bool,
     /// Answer when the operation has ended, or after this time, such as `30s`.
     wait: Option<String>,
+    /// Get in line behind what holds the virtual machine, instead of being refused.
+    #[serde(default)]
+    queue: bool,
+}
+
+/// How to revert.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Reverting {
+    /// Answer what would be lost, and do nothing.
+    #[serde(default)]
+    dry_run: bool,
+    /// Answer when the operation has ended, or after this time, such as `30s`.
+    wait: Option<String>,
+    /// Get in line behind what holds the virtual machine, instead of being refused.
+    #[serde(default)]
+    queue: bool,
 }
 
 /// Lists snapshots.
@@ -84,10 +103,11 @@ pub(super) struct Deleting {
     responses((status = 200, body = List<Snapshot>), (status = "default", body = Problem)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Params(filters): Params<Filters>,
 ) -> Reply<Json<List<Snapshot>>> {
-    let page = page(filters.after.as_deref(), filters.limit)?;
-    Ok(Json(app.snapshots(filters.query()?, page).await?))
+    let (query, page) = filters.read()?;
+    Ok(Json(app.snapshots(&caller, query, &page).await?))
 }
 
 /// Lists the snapshots of a virtual machine.
@@ -96,37 +116,40 @@ pub(super) async fn list(
     responses((status = 200, body = List<Snapshot>), (status = "default", body = Problem)))]
 pub(super) async fn list_of(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(vm): Path<String>,
     Params(filters): Params<Filters>,
 ) -> Reply<Json<List<Snapshot>>> {
-    let page = page(filters.after.as_deref(), filters.limit)?;
-    let query = SnapshotQuery { vm: Some(vm), ..filters.query()? };
-    Ok(Json(app.snapshots(query, page).await?))
+    let (query, page) = filters.read()?;
+    let query = SnapshotQuery { vm: Some(vm), ..query };
+    Ok(Json(app.snapshots(&caller, query, &page).await?))
 }
 
 /// Takes a snapshot.
 #[utoipa::path(post, path = "/v1/vms/{vm}/snapshots", tag = "snapshots", request_body = NewSnapshot,
-    params(("vm" = String, Path, description = "Name or id"), Waiting),
+    params(("vm" = String, Path, description = "Name or id"), Acting),
     responses((status = 202, body = Operation), (status = 200, body = Operation),
               (status = "default", body = Problem)))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(vm): Path<String>,
-    Params(waiting): Params<Waiting>,
+    Params(acting): Params<Acting>,
     Body(new): Body<NewSnapshot>,
 ) -> Reply<Response> {
-    duration(waiting.wait.as_deref())?;
-    let accepted = app.create_snapshot(&vm, new).await?;
-    wait(&app, accepted, &waiting).await
+    let (how, patience) = acting.read()?;
+    let accepted = app.create_snapshot(&caller, how, &vm, new).await?;
+    wait(&app, &caller, accepted, patience).await
 }
 
 /// Deletes every snapshot of a virtual machine.
 #[utoipa::path(delete, path = "/v1/vms/{vm}/snapshots", tag = "snapshots",
     params(("vm" = String, Path, description = "Name or id"), Deleting),
     responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = DeletePlan), (status = "default", body = Problem)))]
+              (status = 200, body = Plan), (status = "default", body = Problem)))]
 pub(super) async fn delete_all(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(vm): Path<String>,
     Params(deleting): Params<Deleting>,
 ) -> Reply<Response> {
@@ -134,15 +157,19 @@ pub(super) async fn delete_all(
         let refusal = Refusal::new(Code::InvalidRequest).detail("a scope needs a snapshot");
         return Err(refusal.into());
     }
-    remove(&app, DeleteTarget::All(vm), deleting).await
+    remove(&app, &caller, DeleteTarget::All(vm), deleting).await
 }
 
 /// Shows the snapshot tree of a virtual machine, with NOW in it.
 #[utoipa::path(get, path = "/v1/vms/{vm}/tree", tag = "snapshots",
     params(("vm" = String, Path, description = "Name or id")),
     responses((status = 200, body = Tree), (status = "default", body = Problem)))]
-pub(super) async fn tree(State(app): State<Arc<App>>, Path(vm): Path<String>) -> Reply<Json<Tree>> {
-    Ok(Json(app.tree(&vm).await?))
+pub(super) async fn tree(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(vm): Path<String>,
+) -> Reply<Json<Tree>> {
+    Ok(Json(app.tree(&caller, &vm).await?))
 }
 
 /// Shows a snapshot.
@@ -151,9 +178,10 @@ pub(super) async fn tree(State(app): State<Arc<App>>, Path(vm): Path<String>) ->
     responses((status = 200, body = Snapshot), (status = "default", body = Problem)))]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
 ) -> Reply<Json<Snapshot>> {
-    Ok(Json(app.snapshot(id(&text, Code::UnknownSnapshot)?).await?))
+    Ok(Json(app.snapshot(&caller, id(&text, Code::UnknownSnapshot)?).await?))
 }
 
 /// Changes name and description of a snapshot.
@@ -162,19 +190,21 @@ pub(super) async fn show(
     responses((status = 200, body = Snapshot), (status = "default", body = Problem)))]
 pub(super) async fn edit(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
     Body(edit): Body<EditSnapshot>,
 ) -> Reply<Json<Snapshot>> {
-    Ok(Json(app.edit_snapshot(id(&text, Code::UnknownSnapshot)?, edit).await?))
+    Ok(Json(app.edit_snapshot(&caller, id(&text, Code::UnknownSnapshot)?, edit).await?))
 }
 
 /// Deletes a snapshot, or what descends from it.
 #[utoipa::path(delete, path = "/v1/snapshots/{id}", tag = "snapshots",
     params(("id" = String, Path, description = "Id"), Deleting),
     responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = DeletePlan), (status = "default", body = Problem)))]
+              (status = 200, body = Plan), (status = "default", body = Problem)))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
     Params(deleting): Params<Deleting>,
 ) -> Reply<Response> {
@@ -190,31 +220,59 @@ pub(super) async fn delete(
                 .into());
         }
     };
-    remove(&app, DeleteTarget::Of(scope), deleting).await
+    remove(&app, &caller, DeleteTarget::Of(scope), deleting).await
 }
 
-async fn remove(app: &Arc<App>, target: DeleteTarget, deleting: Deleting) -> Reply<Response> {
+async fn remove(
+    app: &Arc<App>,
+    caller: &Caller,
+    target: DeleteTarget,
+    deleting: Deleting,
+) -> Reply<Response> {
     if deleting.dry_run {
-        return Ok(Json(app.plan_delete(&target).await?).into_response());
+        return Ok(Json(app.plan_delete(caller, &target).await?).into_response());
     }
-    let waiting = Waiting { wait: deleting.wait };
-    duration(waiting.wait.as_deref())?;
-    let accepted = app.delete_snapshots(&target).await?;
-    wait(app, accepted, &waiting).await
+    let acting = Acting { wait: deleting.wait, queue: deleting.queue, force: false };
+    let (how, patience) = acting.read()?;
+    let accepted = app.delete_snapshots(caller, how, &target).await?;
+    wait(app, caller, accepted, patience).await
 }
 
 /// Goes back to a snapshot.
 #[utoipa::path(post, path = "/v1/snapshots/{id}/revert", tag = "snapshots", request_body = Revert,
-    params(("id" = String, Path, description = "Id"), Waiting),
+    params(("id" = String, Path, description = "Id"), Reverting),
     responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = "default", body = Problem)))]
+              (status = 200, body = Plan), (status = "default", body = Problem)))]
 pub(super) async fn revert(
     State(app): State<Arc<App>>,
+    By(caller): By,
     Path(text): Path<String>,
-    Params(waiting): Params<Waiting>,
+    Params(reverting): Params<Reverting>,
     Body(revert): Body<Revert>,
 ) -> Reply<Response> {
-    duration(waiting.wait.as_deref())?;
-    let accepted = app.revert(id(&text, Code::UnknownSnapshot)?, &revert).await?;
-    wait(&app, accepted, &waiting).await
+    let id = id(&text, Code::UnknownSnapshot)?;
+    if reverting.dry_run {
+        return Ok(Json(app.plan_revert(&caller, id).await?).into_response());
+    }
+    let acting = Acting { wait: reverting.wait, queue: reverting.queue, force: false };
+    let (how, patience) = acting.read()?;
+    let accepted = app.revert(&caller, how, id, &revert).await?;
+    wait(&app, &caller, accepted, patience).await
+}
+
+/// Proves that a snapshot is whole: its memory is loaded beside the virtual machine, its disks are
+/// checked.
+#[utoipa::path(post, path = "/v1/snapshots/{id}/verify", tag = "snapshots",
+    params(("id" = String, Path, description = "Id"), Acting),
+    responses((status = 202, body = Operation), (status = 200, body = Operation),
+              (status = "default", body = Problem)))]
+pub(super) async fn verify(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(text): Path<String>,
+    Params(acting): Params<Acting>,
+) -> Reply<Response> {
+    let (how, patience) = acting.read()?;
+    let accepted = app.verify_snapshot(&caller, how, id(&text, Code::UnknownSnapshot)?).await?;
+    wait(&app, &caller, accepted, patience).await
 }

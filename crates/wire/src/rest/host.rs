@@ -18,6 +18,10 @@ pub struct Host {
     pub platform: Platform,
     /// Accelerators that really work here.
     pub accels: Vec<String>,
+    /// Whether snapshots are switched on for this host.
+    pub snapshots_enabled: bool,
+    /// The kind of its hypervisor, for which snapshots may be switched off as well.
+    pub kind: String,
     /// Why memory cannot be saved while a guest runs; null if it can.
     pub memory_snapshots_refused: Option<String>,
     /// Why there is no UEFI; null if there is.
@@ -26,6 +30,35 @@ pub struct Host {
     pub memory_free_bytes: u64,
     /// All its memory.
     pub memory_total_bytes: u64,
+}
+
+/// What to change about a host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EditHost {
+    /// Whether snapshots are taken on this host; what exists can be used in any case.
+    #[serde(alias = "snapshots-enabled")]
+    pub snapshots_enabled: bool,
+}
+
+/// A kind of hypervisor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Hypervisor {
+    /// Such as `qemu`.
+    pub kind: String,
+    /// Whether snapshots are switched on for this kind.
+    pub snapshots_enabled: bool,
+    /// How many snapshots of one virtual machine it bears.
+    pub snapshot_cap: super::Limit,
+}
+
+/// What to change about a kind of hypervisor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EditHypervisor {
+    /// Whether snapshots are taken on hosts of this kind.
+    #[serde(alias = "snapshots-enabled")]
+    pub snapshots_enabled: bool,
 }
 
 /// A storage pool.

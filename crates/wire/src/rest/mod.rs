@@ -1,19 +1,28 @@
 //! What REST requests and answers are made of: one file for each noun. Moments are RFC 3339, sizes
 //! are bytes.
 
+mod event;
 mod host;
 mod operation;
+mod people;
 mod problem;
+mod profile;
 mod snapshot;
 mod vm;
 
-pub use host::{Health, Host, Pool};
+pub use event::Event;
+pub use host::{EditHost, EditHypervisor, Health, Host, Hypervisor, Pool};
 pub use operation::{Fault, Operation};
-pub use problem::Problem;
-pub use snapshot::{
-    Config, DeletePlan, EditSnapshot, Moved, NewSnapshot, Node, Now, Revert, Snapshot, Tree,
+pub use people::{
+    Account, Domain, EditAccount, EditUser, MadeToken, NewAccount, NewDomain, NewToken, NewUser,
+    SignIn, Token, User,
 };
-pub use vm::{Disk, Held, NewDisk, NewVm, Nic, Platform, Stop, Vm};
+pub use problem::Problem;
+pub use profile::{EditProfile, Limit, NewProfile, Profile, Unlimited};
+pub use snapshot::{
+    Config, EditSnapshot, Moved, NewSnapshot, Node, Now, Plan, Revert, Snapshot, Tree,
+};
+pub use vm::{CloneVm, Disk, EditDisk, EditVm, Held, NewDisk, NewVm, Nic, Platform, Stop, Vm};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

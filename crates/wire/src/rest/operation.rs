@@ -26,6 +26,8 @@ pub struct Operation {
     pub eta: Option<String>,
     /// Why it failed.
     pub error: Option<Fault>,
+    /// Who asked for it.
+    pub created_by: String,
     /// When it was accepted.
     pub created_at: String,
     /// When it ended.

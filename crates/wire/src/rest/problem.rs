@@ -35,6 +35,7 @@ fn status(class: Class) -> u16 {
         Class::Method => 405,
         Class::Conflict => 409,
         Class::TooLarge => 413,
+        Class::TooMany => 429,
         Class::Failed => 500,
     }
 }

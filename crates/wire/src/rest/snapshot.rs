@@ -12,6 +12,8 @@ pub struct Snapshot {
     pub id: Uuid,
     /// The virtual machine it is of.
     pub vm: Uuid,
+    /// The name of that virtual machine.
+    pub vm_name: String,
     /// Its name, unique in its virtual machine.
     pub name: String,
     /// What somebody wrote about it.
@@ -40,6 +42,16 @@ pub struct Snapshot {
     pub memory_bytes: u64,
     /// The hardware as it was.
     pub config: Config,
+    /// Who asked for it.
+    pub created_by: String,
+    /// When it goes by itself; null if it stays.
+    pub expires_at: Option<String>,
+    /// Whether it cannot be deleted.
+    pub protected: bool,
+    /// Whether it was taken before a revert, to have a way back.
+    pub safety: bool,
+    /// When it was last proved to be whole.
+    pub verified_at: Option<String>,
 }
 
 /// The hardware as it was.
@@ -68,6 +80,12 @@ pub struct NewSnapshot {
     /// `disk` (if not given) or `disk-and-memory`.
     #[serde(default)]
     pub kind: Option<String>,
+    /// When it shall go by itself (RFC 3339); never if not given.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// Whether it shall not be deleted.
+    #[serde(default)]
+    pub protected: bool,
 }
 
 /// What to change about a snapshot.
@@ -80,6 +98,12 @@ pub struct EditSnapshot {
     /// Another description.
     #[serde(default)]
     pub description: Option<String>,
+    /// When it shall go by itself (RFC 3339), or `never`.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// Whether it cannot be deleted.
+    #[serde(default)]
+    pub protected: Option<bool>,
 }
 
 /// How to revert.
@@ -89,6 +113,9 @@ pub struct Revert {
     /// `as-taken` (if not given: with memory running, without off), `start` or `stopped`.
     #[serde(default)]
     pub power: Option<String>,
+    /// Whether a snapshot of now is taken first, to have a way back.
+    #[serde(default)]
+    pub safety: bool,
 }
 
 /// All snapshots of a virtual machine, as a tree, with NOW in it.
@@ -123,15 +150,21 @@ pub struct Now {
     pub state: String,
 }
 
-/// What deleting snapshots would do.
+/// What something that removes data would do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct DeletePlan {
+pub struct Plan {
     /// The snapshots that would go.
     pub snapshots: Vec<Snapshot>,
     /// The snapshots that would get another parent.
     pub moved: Vec<Moved>,
     /// The snapshot that NOW would be a child of.
     pub current: Option<Uuid>,
+    /// The snapshots that would lose their memory.
+    pub memory_lost: Vec<Uuid>,
+    /// The disks that would go, with what is on them.
+    pub disks: Vec<super::Disk>,
+    /// What else would be lost, in words; empty if nothing.
+    pub lost: String,
     /// Bytes given back.
     pub freed_bytes: u64,
     /// Bytes in layers that would be merged into others; what of it overlaps is given back.

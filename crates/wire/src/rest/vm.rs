@@ -31,8 +31,20 @@ pub struct Vm {
     pub generation: Uuid,
     /// The snapshot that NOW is a child of.
     pub current: Option<Uuid>,
+    /// The name of the account that has it.
+    pub account: String,
     /// How many snapshots it has.
     pub snapshots: u64,
+    /// What it has in frozen layers and memory files, with what is reserved for one being taken.
+    pub snapshot_bytes: u64,
+    /// How many snapshots it may have; the hypervisor's cap holds as well.
+    pub snapshot_limit: super::Limit,
+    /// Whether users may work with its snapshots.
+    pub snapshots_allowed: bool,
+    /// Whether users may save its memory.
+    pub memory_allowed: bool,
+    /// Whether it cannot be deleted while it has snapshots.
+    pub protect_snapshots: bool,
     /// `unix:` and the path of the hypervisor's own console socket, for one local client.
     pub console: String,
     /// When it was created.
@@ -80,7 +92,7 @@ pub struct Nic {
 }
 
 /// A virtual machine to be created.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewVm {
     /// Its name.
@@ -108,6 +120,70 @@ pub struct NewVm {
     /// A network card for each: `user`, or `tap:` and the name of an interface.
     #[serde(default)]
     pub networks: Vec<String>,
+    /// The account that shall have it, by name or id; the caller's own if not given.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// The profile whose settings it gets, by name or id; `default` if not given.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// How many snapshots it may have, instead of what the profile says; an operator may say so.
+    #[serde(default, alias = "snapshot-limit")]
+    pub snapshot_limit: Option<super::Limit>,
+}
+
+/// What to change about a virtual machine; what is not given stays.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EditVm {
+    /// Another name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Another number of virtual processors.
+    #[serde(default)]
+    pub vcpus: Option<u32>,
+    /// Another size of its memory.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Other network cards, as for a new one; a card in the same place keeps its address.
+    #[serde(default)]
+    pub networks: Option<Vec<String>>,
+    /// Whether snapshots may lose their memory for other hardware.
+    #[serde(default, alias = "discard-memory")]
+    pub discard_memory: bool,
+    /// How many snapshots it may have.
+    #[serde(default, alias = "snapshot-limit")]
+    pub snapshot_limit: Option<super::Limit>,
+    /// Whether users may work with its snapshots.
+    #[serde(default, alias = "snapshots-allowed")]
+    pub snapshots_allowed: Option<bool>,
+    /// Whether users may save its memory.
+    #[serde(default, alias = "memory-allowed")]
+    pub memory_allowed: Option<bool>,
+    /// Whether it cannot be deleted while it has snapshots.
+    #[serde(default, alias = "protect-snapshots")]
+    pub protect_snapshots: Option<bool>,
+}
+
+/// How to clone a virtual machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneVm {
+    /// The clone's name.
+    pub name: String,
+    /// The id of a snapshot whose disks it gets; the disks as they are now if not given.
+    #[serde(default)]
+    pub snapshot: Option<Uuid>,
+    /// Whether it shares what is there, instead of copying it.
+    #[serde(default)]
+    pub linked: bool,
+}
+
+/// What to change about a disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EditDisk {
+    /// Another size.
+    pub size_bytes: u64,
 }
 
 fn one() -> u32 {

@@ -1,0 +1,50 @@
+//! Snapshots that were to go by themselves go when their time has come, by the same door as if
+//! somebody had asked. What is protected stays, and what is held is asked again.
+
+use super::App;
+use std::sync::Arc;
+use std::time::Duration;
+use tintype_model::operation::{Asker, Command, DeleteSnapshots};
+use tintype_model::tree::Scope;
+use tintype_model::{SnapshotId, VmId};
+use tintype_store::StoreError;
+
+/// How often it is looked.
+const EVERY: Duration = Duration::from_secs(1);
+
+impl App {
+    /// Looks after expiry for ever.
+    pub(super) async fn expire_snapshots(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.expire().await {
+                self.wait_for_database(&error).await;
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn expire(self: &Arc<Self>) -> Result<(), StoreError> {
+        let expired = self.store.read().await?.expired_snapshots(super::now()).await?;
+        for (snapshot, vm) in expired {
+            self.expire_one(snapshot, vm).await?;
+        }
+        Ok(())
+    }
+
+    async fn expire_one(self: &Arc<Self>, id: SnapshotId, vm: VmId) -> Result<(), StoreError> {
+        let mut unit = self.store.write().await?;
+        let Some(mut timeline) = unit.timeline(vm).await? else { return Ok(()) };
+        let command = Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(id) });
+        let asker = Asker::tintype();
+        let admitted = self.admit(&mut unit, &mut timeline, asker, false, command, Some(id)).await;
+        match admitted {
+            Ok(operation) => {
+                unit.commit().await?;
+                self.spread_news();
+                self.begin(operation.id).await;
+            }
+            Err(refusal) => tracing::debug!(%id, %refusal, "an expired snapshot stays for now"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Events: what happened, who did it, for the record.
+
+use crate::codec::maybe_id;
+use crate::{StoreError, Unit, reach};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+use tintype_model::access::Reach;
+use tintype_model::{AccountId, Moment, OperationId, SnapshotId, VmId};
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Its number, in the order of what happened; 0 before it is recorded.
+    pub number: i64,
+    /// When.
+    pub at: Moment,
+    /// Who did it.
+    pub user: String,
+    /// What, such as `create-snapshot-accepted`.
+    pub kind: String,
+    /// The account it is about.
+    pub account: Option<AccountId>,
+    /// The machine it is about.
+    pub vm: Option<VmId>,
+    /// The snapshot it is about.
+    pub snapshot: Option<SnapshotId>,
+    /// The operation it is about.
+    pub operation: Option<OperationId>,
+    /// What else is worth knowing, for people.
+    pub detail: String,
+}
+
+/// Which events to list.
+#[derive(Clone, Copy, Debug)]
+pub struct EventFilter {
+    /// Those after this number.
+    pub after: i64,
+    /// Of this machine.
+    pub vm: Option<VmId>,
+    /// So many at most.
+    pub limit: u32,
+}
+
+impl Unit<'_> {
+    /// Records what happened.
+    ///
+    /// # Errors
+    /// When the database fails; so for all of these.
+    pub async fn add_event(&mut self, event: &Event) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO event (at, \"user\", kind, account, vm, snapshot, operation, detail)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(event.at.0)
+        .bind(&event.user)
+        .bind(&event.kind)
+        .bind(event.account.map(|id| id.to_string()))
+        .bind(event.vm.map(|id| id.to_string()))
+        .bind(event.snapshot.map(|id| id.to_string()))
+        .bind(event.operation.map(|id| id.to_string()))
+        .bind(&event.detail)
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
+    /// Events that a caller sees, in the order of what happened.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn events(
+        &mut self,
+        reach: Reach,
+        filter: &EventFilter,
+    ) -> Result<Vec<Event>, StoreError> {
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT * FROM event WHERE id > ");
+        query.push_bind(filter.after);
+        reach::push(&mut query, "event.account", reach);
+        if let Some(vm) = filter.vm {
+            query.push(" AND vm = ").push_bind(vm.to_string());
+        }
+        query.push(" ORDER BY id LIMIT ").push_bind(i64::from(filter.limit));
+        let rows = query.build().fetch_all(self.connection()).await?;
+        rows.iter().map(event).collect()
+    }
+
+    /// The number of the last event.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn last_event(&mut self) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS n FROM event")
+            .fetch_one(self.connection())
+            .await?;
+        Ok(row.try_get("n")?)
+    }
+}
+
+fn event(row: &SqliteRow) -> Result<Event, StoreError> {
+    Ok(Event {
+        number: row.try_get("id")?,
+        at: Moment(row.try_get("at")?),
+        user: row.try_get("user")?,
+        kind: row.try_get("kind")?,
+        account: maybe_id(row, "account")?,
+        vm: maybe_id(row, "vm")?,
+        snapshot: maybe_id(row, "snapshot")?,
+        operation: maybe_id(row, "operation")?,
+        detail: row.try_get("detail")?,
+    })
+}
