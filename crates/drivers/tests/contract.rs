@@ -189,8 +189,8 @@ fn a_safe_revert_can_be_gone_back_from(bench: &Bench<impl Host>) {
     assert_eq!(bench.host.read(vm), both(1));
 }
 
-/// What is whole is proved to be, beside the machine and without touching it; what is damaged is
-/// found.
+/// A21: what is whole is proved to be, beside the machine and without touching it; what is damaged
+/// is found.
 fn a_whole_snapshot_is_told_from_a_damaged_one(bench: &Bench<impl Host>) {
     let vm = bench.running();
     bench.host.write(vm, 1);

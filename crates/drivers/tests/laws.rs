@@ -101,6 +101,7 @@ impl State for Fake {
     }
 }
 
+/// E25, E27, E28, R10: of every operation, at every step.
 #[test]
 fn a_failure_at_any_step_ends_in_a_defined_state() {
     for step in 0..STEPS_MOST {

@@ -6,10 +6,12 @@
 //! `cargo xtask kills` runs the full matrix (`TINTYPE_KILLS=full`): more kinds, several rounds.
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 use tintype_e2e::{Pool, TestVm, World};
-use tintype_wire::rest::{List, NewSnapshot, Operation, Revert};
+use tintype_wire::rest::{List, NewSnapshot, Operation, Revert, Vm};
 
 /// One kind of effect, and how to bring it about.
 struct Case {
@@ -71,6 +73,38 @@ const FOLD: Case = Case {
     prepare: |world, vm| (0..5).try_for_each(|n| snapshot(world, vm, &format!("s{n}"), "disk")),
     act: |world, vm| snapshot(world, vm, "s5", "disk"),
 };
+
+const CLONE: Case =
+    Case { word: "clone", prepare: |_, _| Ok(()), act: |world, vm| clone(world, vm, false) };
+
+const LINKED_CLONE: Case =
+    Case { word: "clone", prepare: |_, _| Ok(()), act: |world, vm| clone(world, vm, true) };
+
+const VERIFY: Case = Case {
+    word: "verify",
+    prepare: |_, _| Ok(()),
+    act: |world, vm| {
+        let id = vm.named(world, "base")?.id;
+        world.post(&format!("/v1/snapshots/{id}/verify"), &json!({})).map(drop)
+    },
+};
+
+/// The first of three effects: a snapshot of now, before the revert.
+const SAFE_REVERT: Case = Case {
+    word: "take",
+    prepare: |_, _| Ok(()),
+    act: |world, vm| {
+        let id = vm.named(world, "base")?.id;
+        let revert = Revert { safety: true, ..Revert::default() };
+        world.post(&format!("/v1/snapshots/{id}/revert"), &revert).map(drop)
+    },
+};
+
+fn clone(world: &World, vm: &TestVm, linked: bool) -> Result<()> {
+    let snapshot = vm.named(world, "base")?.id;
+    let clone = json!({ "name": "clone", "snapshot": snapshot, "linked": linked });
+    world.post(&vm.path("/clone"), &clone).map(drop)
+}
 
 fn snapshot(world: &World, vm: &TestVm, name: &str, kind: &str) -> Result<()> {
     let (name, kind) = (Some(name.to_owned()), Some(kind.to_owned()));
@@ -181,13 +215,34 @@ impl Scene {
             assert!(self.vm.processes().is_empty());
         }
         Pool::assert_agrees(&self.world, &self.vm)?;
+        self.assert_machines_agree()?;
         let journal = fs::read_dir(self.world.data().join("host/journal"))?.count();
         assert_eq!(journal, 0, "an effect's journal is left");
         Ok(())
     }
 
+    /// The pool has a folder for each machine, and for nothing else; a clone is whole or not there.
+    fn assert_machines_agree(&self) -> Result<()> {
+        let vms: List<Vm> = self.world.get("/v1/vms")?;
+        let recorded: BTreeSet<String> = vms.items.iter().map(|vm| vm.id.to_string()).collect();
+        let entries = fs::read_dir(self.world.pool())?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let there: BTreeSet<String> = names.filter(|name| !name.starts_with('.')).collect();
+        assert_eq!(there, recorded);
+        if vms.items.iter().any(|vm| vm.name == "clone") {
+            let clone = TestVm::known(&self.world, "clone")?;
+            assert_eq!(clone.show(&self.world)?.operation, None);
+            Pool::assert_agrees(&self.world, &clone)?;
+        }
+        Ok(())
+    }
+
     /// Deletes all but `base`, and goes back to it, which proves that it is whole.
     fn back_to_base(&mut self) -> Result<()> {
+        let clones: List<Vm> = self.world.get("/v1/vms?keyword=clone")?;
+        for clone in clones.items {
+            self.world.delete(&format!("/v1/vms/{}", clone.id))?;
+        }
         for snapshot in self.vm.snapshots(&self.world)? {
             if snapshot.name != "base" {
                 self.vm.delete(&self.world, &snapshot, "one")?;
@@ -226,6 +281,28 @@ fn kill_at_every_step(case: &Case) -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn full_clone() -> Result<()> {
+    kill_at_every_step(&CLONE)
+}
+
+#[test]
+fn linked_clone() -> Result<()> {
+    kill_at_every_step(&LINKED_CLONE)
+}
+
+#[test]
+fn verification() -> Result<()> {
+    kill_at_every_step(&VERIFY)
+}
+
+/// R4: whatever dies while the way back is made, the revert is gone through with or undone.
+#[test]
+fn safe_revert() -> Result<()> {
+    kill_at_every_step(&SAFE_REVERT)
+}
+
+/// E29, R11: killed at every step, finished or undone by asking what is there.
 #[test]
 fn create_with_memory() -> Result<()> {
     kill_at_every_step(&TAKE_MEMORY)

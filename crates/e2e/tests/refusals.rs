@@ -190,7 +190,7 @@ fn the_door_is_closed_to_strangers() -> Result<()> {
     assert_eq!((status, code.as_str()), (StatusCode::UNAUTHORIZED, "unauthorized"));
     assert_eq!(kind.context("a content type")?, "application/problem+json");
     assert_eq!(ask("/health", &[], None)?.0, StatusCode::OK, "whether it is well anybody may ask");
-    for path in ["/metrics", "/openapi.json", "/v1/nothing"] {
+    for path in ["/v1/pools", "/openapi.json", "/v1/nothing"] {
         assert_eq!(ask(path, &[], None)?.0, StatusCode::UNAUTHORIZED, "{path}");
         assert_ne!(ask(path, &[auth], None)?.0, StatusCode::UNAUTHORIZED, "{path}");
     }

@@ -40,8 +40,8 @@ fn code<T>(answer: Result<T, ClientError>) -> Result<String> {
     }
 }
 
-/// E6, E7, E31, R15, C22: memory on and off, running and stopped: three can be, one is refused; an
-/// outsider's first steps: create, list, delete, the list is empty.
+/// A6, C28, E6, E7, E23, E31, R15, C22: memory on and off, running and stopped: three can be, one
+/// is refused; an outsider's first steps: create, list, delete, the list is empty.
 #[test]
 fn created_in_every_state_and_deleted() -> Result<()> {
     let world = World::start()?;
@@ -55,7 +55,13 @@ fn created_in_every_state_and_deleted() -> Result<()> {
                 assert_eq!(no.code, "memory-needs-running-vm");
                 continue;
             }
+            let before = Pool::of(&vm)?.bytes;
             let taken = vm.snapshot(&world, &format!("{state} {kind}"), kind)?;
+            let grown = Pool::of(&vm)?.bytes - before;
+            assert!(
+                kind != "disk" || grown < 2 << 20,
+                "what did not change is not copied: {grown}"
+            );
             assert_eq!((taken.state.as_str(), taken.created_by.as_str()), ("ready", "admin"));
             assert_eq!(taken.consistency, if state == "stopped" { "clean" } else { "crash" });
         }
@@ -68,17 +74,24 @@ fn created_in_every_state_and_deleted() -> Result<()> {
     Ok(())
 }
 
-/// A4, C2, E17, E18, E32, E33, E34, R3: a tree A → B, C of both kinds; to every node from running
-/// and from stopped; stopping keeps all of it (E40).
+/// A1, A3, A4, A7, A10, C2, C3, E17, E21, E18, E32, E33, E34, R3: a tree A → B, C of both kinds; to
+/// every node from running and from stopped; stopping keeps all of it (E40).
 #[test]
 fn every_node_is_gone_back_to_from_every_state() -> Result<()> {
     let world = World::start()?;
-    let vm = TestVm::boot(&world, "web")?;
+    let vm = TestVm::create(&world, "web", MEMORY_MIB)?;
+    let begun = Instant::now();
+    vm.start(&world)?;
+    let boots_in = begun.elapsed();
     remember(&vm, 1)?;
+    let begun = Instant::now();
     let a = vm.snapshot(&world, "A", "disk-and-memory")?;
+    assert!(begun.elapsed() < boots_in, "a snapshot takes less than a boot");
     remember(&vm, 2)?;
     let b = vm.snapshot(&world, "B", "disk")?;
+    let begun = Instant::now();
     vm.revert(&world, &a)?;
+    assert!(begun.elapsed() < boots_in, "a revert takes less than a boot");
     remember(&vm, 3)?;
     let c = vm.snapshot(&world, "C", "disk-and-memory")?;
     remember(&vm, 4)?;
@@ -361,8 +374,8 @@ fn power_is_cut_while_memory_is_saved() -> Result<()> {
     Ok(())
 }
 
-/// R4, and what the command line makes of it: a safe revert, a proof that a snapshot is whole,
-/// lines, plans, protection; on real guests.
+/// A9, A15, C11, E16, R1, R4, R7, and what the command line makes of it: a safe revert, a proof
+/// that a snapshot is whole, lines, plans, protection; on real guests.
 #[test]
 fn the_command_line_reverts_safely_and_verifies() -> Result<()> {
     let world = World::start()?;
@@ -394,9 +407,13 @@ fn the_command_line_reverts_safely_and_verifies() -> Result<()> {
     assert!(vm.named(&world, &safety.name)?.verified_at.is_some());
     assert!(remembers(&vm, 1)?, "what is verified is not touched");
     assert_eq!(vm.processes().len(), 1);
-    run(&["snapshot", "revert", "web", &safety.name])?;
+    run(&["snapshot", "apply", "web", &safety.name])?;
     vm.wait_until_up()?;
     assert!(remembers(&vm, 2)?, "no revert is a one-way door");
+    remember(&vm, 3)?;
+    run(&["snapshot", "revert", "web"])?;
+    vm.wait_until_up()?;
+    assert!(remembers(&vm, 2)?, "without a target it is to the current one");
     assert!(no(&["snapshot", "delete", "web", "one"])?.contains("protected"));
     assert!(no(&["vm", "delete", "web"])?.contains("protected"));
     run(&["snapshot", "edit", "web", "one", "--unprotect"])?;
@@ -423,8 +440,8 @@ fn the_command_line_reverts_safely_and_verifies() -> Result<()> {
     Ok(())
 }
 
-/// E10, E11, R9: a second operation on a machine is refused while one runs, whatever the two are;
-/// others run beside it.
+/// E10, E11, E26, R9, R19: a second operation on a machine is refused while one runs, whatever the
+/// two are; others run beside it.
 #[test]
 fn one_operation_at_a_time_for_each_machine() -> Result<()> {
     let world = World::start()?;
@@ -436,6 +453,8 @@ fn one_operation_at_a_time_for_each_machine() -> Result<()> {
     let accepted: Operation = world.wait(world.client().post(&vm.path("/snapshots"), &new))?;
     let empty = json!({});
     let id = accepted.snapshot.context("it is named")?;
+    let held = vm.show(&world)?.operation.context("the machine says what holds it")?;
+    assert_eq!((held.id, held.kind.as_str()), (accepted.id, "create-snapshot"));
     for (path, body) in [
         (vm.path("/snapshots"), &empty),
         (vm.path("/stop"), &empty),

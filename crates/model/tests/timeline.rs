@@ -439,7 +439,7 @@ proptest! {
     }
 }
 
-/// However fast snapshots are taken, the chain in use stays within its bound.
+/// E22: however fast snapshots are taken, the chain in use stays within its bound.
 #[test]
 fn five_hundred_snapshots_in_a_row_keep_the_chain_short() {
     let mut machine = Machine::new();

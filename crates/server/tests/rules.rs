@@ -309,7 +309,8 @@ fn page(limit: Option<u32>) -> tintype_store::Page {
     tintype_store::Page::new(tintype_store::Order::Oldest, None, limit)
 }
 
-/// R4: the safety snapshot counts against nothing, and the next one replaces it.
+/// R4, R18: the safety snapshot counts against nothing, nobody is told of layers, and the next one
+/// replaces it.
 #[tokio::test]
 async fn a_safety_snapshot_counts_against_nothing() -> Result<()> {
     let scene = Scene::new(ToldAgent::default()).await?;
@@ -328,6 +329,7 @@ async fn a_safety_snapshot_counts_against_nothing() -> Result<()> {
         let safeties: Vec<_> = list.items.iter().filter(|snapshot| snapshot.safety).collect();
         assert_eq!((list.items.len(), safeties.len()), (4, 1));
         assert_eq!(safeties[0].kind, "disk-and-memory");
+        assert!(!serde_json::to_string(&list)?.contains("layer"));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::output::{ask_about, card, follow, print, table};
 use crate::size;
 use clap::{Args, Subcommand};
+use tintype_model::Moment;
 use tintype_wire::rest::{
     EditSnapshot, List, NewSnapshot, Operation, Plan, Revert, Snapshot, Tree, Vm,
 };
@@ -323,6 +324,21 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How long a snapshot may be kept without being told that it is no backup: a week.
+const FRESH_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// What is said on a snapshot that is older than a week (R20).
+fn no_backup(snapshot: &Snapshot, now: Moment) -> &'static str {
+    let old = Moment::from_rfc3339(&snapshot.created_at)
+        .is_ok_and(|created| now.0 - created.0 > FRESH_MS);
+    if old { "older than a week: it is no backup, it lies beside the disk" } else { "" }
+}
+
+fn now() -> Moment {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Moment(since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+}
+
 fn show(snapshot: &Snapshot) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     card(&[
@@ -340,9 +356,48 @@ fn show(snapshot: &Snapshot) -> String {
         ("protected", yes(snapshot.protected)),
         ("safety", yes(snapshot.safety)),
         ("verified", or_dash(snapshot.verified_at.clone())),
+        ("note", no_backup(snapshot, now()).to_owned()),
         ("ready", or_dash(snapshot.ready_at.clone())),
         ("guest paused", or_dash(snapshot.pause_ms.map(|ms| format!("{ms} ms")))),
         ("memory", size::show(snapshot.memory_bytes)),
         ("frees", size::show(snapshot.size_bytes)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FRESH_MS, SnapshotVerb, no_backup};
+    use clap::{CommandFactory, Parser};
+    use tintype_model::Moment;
+    use tintype_wire::rest::Snapshot;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        _verb: SnapshotVerb,
+    }
+
+    /// R20: where a snapshot is taken, and on those that are older than a week.
+    #[test]
+    fn it_is_said_that_a_snapshot_is_no_backup() {
+        let mut line = Line::command();
+        let help = line.find_subcommand_mut("create").unwrap().render_help().to_string();
+        assert!(help.contains("It is no backup"), "{help}");
+        let snapshot = |created: i64| -> Snapshot {
+            let created = Moment(created).to_rfc3339();
+            serde_json::from_value(serde_json::json!({
+                "id": uuid::Uuid::nil(), "vm": uuid::Uuid::nil(), "vm_name": "web", "name": "one",
+                "description": "", "kind": "disk", "consistency": "crash", "state": "ready",
+                "reason": null, "parent": null, "current": false, "created_at": created,
+                "ready_at": null, "pause_ms": null, "size_bytes": 0, "memory_bytes": 0,
+                "config": { "vcpus": 1, "memory_bytes": 1, "firmware": "bios",
+                    "platform": { "machine": "m", "cpu": "c", "accel": "tcg" } },
+                "created_by": "admin", "expires_at": null, "protected": false, "safety": false,
+                "verified_at": null,
+            }))
+            .unwrap()
+        };
+        assert_eq!(no_backup(&snapshot(0), Moment(FRESH_MS)), "");
+        assert!(no_backup(&snapshot(0), Moment(FRESH_MS + 1)).contains("no backup"));
+    }
 }
