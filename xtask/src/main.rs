@@ -1,5 +1,6 @@
 //! The project's own tools, run as `cargo xtask NAME`.
 
+mod bench;
 mod coverage;
 mod guest;
 mod openapi;
@@ -29,8 +30,24 @@ enum Task {
     },
     /// Write openapi/tintype.json
     Openapi,
+    /// Measure, and write the table in docs/benchmarks.md
+    #[command(subcommand)]
+    Bench(Bench),
     /// Kill tintype at every step of every kind of effect, several rounds
     Kills,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Lists and creates with a database as large as a cloud's
+    Lists {
+        /// How many machines
+        #[arg(long, default_value_t = 20_000)]
+        machines: u32,
+        /// How many snapshots each has
+        #[arg(long, default_value_t = 50)]
+        each: u32,
+    },
 }
 
 fn main() -> Result<()> {
@@ -39,6 +56,7 @@ fn main() -> Result<()> {
         Task::Guest => guest::build(root),
         Task::Tidy { write } => tidy::tidy(root, write),
         Task::Openapi => openapi::write(root),
+        Task::Bench(Bench::Lists { machines, each }) => bench::lists(root, machines, each),
         Task::Kills => kills(root),
     }
 }

@@ -472,6 +472,62 @@ fn one_operation_at_a_time_for_each_machine() -> Result<()> {
     Ok(())
 }
 
+/// E26: how far a snapshot is and when it will be there is told while it is taken, and never goes
+/// back.
+#[test]
+fn progress_is_told_and_never_goes_back() -> Result<()> {
+    let world = World::start()?;
+    let vm = TestVm::create(&world, "web", 768)?;
+    vm.start(&world)?;
+    vm.guest.fill(75)?;
+    let new = NewSnapshot { kind: Some("disk-and-memory".into()), ..NewSnapshot::default() };
+    let accepted: Operation = world.wait(world.client().post(&vm.path("/snapshots"), &new))?;
+    let mut told = Vec::new();
+    let mut expected = Vec::new();
+    loop {
+        let now: Operation = world.get(&format!("/v1/operations/{}", accepted.id))?;
+        if now.has_ended() {
+            assert_eq!(now.state, "succeeded", "{:?}", now.error);
+            break;
+        }
+        if now.step == "saving memory" {
+            told.push(now.progress);
+            expected.extend(now.eta);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(told.is_sorted(), "{told:?}");
+    told.dedup();
+    assert!(told.len() > 3 && told.iter().all(|n| (0.0..=1.0).contains(n)), "{told:?}");
+    assert!(!expected.is_empty(), "it was told when it would be there");
+    Ok(())
+}
+
+/// A snapshot that somebody takes inside a layer's file by another tool is none of ours: it is not
+/// shown, and harms nothing.
+#[test]
+fn a_foreign_snapshot_is_not_shown() -> Result<()> {
+    let world = World::start()?;
+    let vm = TestVm::create(&world, "web", MEMORY_MIB)?;
+    for file in &Pool::of(&vm)?.files {
+        let mut tool = std::process::Command::new("qemu-img");
+        let tool = tool.current_dir(vm.folder()).args(["snapshot", "-c", "foreign", file]);
+        anyhow::ensure!(tool.status()?.success(), "qemu-img snapshot {file}");
+    }
+    assert!(vm.snapshots(&world)?.is_empty());
+    vm.start(&world)?;
+    remember(&vm, 1)?;
+    let ours = vm.snapshot(&world, "ours", "disk-and-memory")?;
+    remember(&vm, 2)?;
+    vm.revert(&world, &ours)?;
+    assert!(remembers(&vm, 1)?);
+    assert_eq!(vm.snapshots(&world)?.len(), 1);
+    world.delete(&vm.path("/snapshots"))?;
+    Pool::assert_agrees(&world, &vm)?;
+    assert!(remembers(&vm, 1)?);
+    Ok(())
+}
+
 /// A merge that fails for one disk after it was done for the other leaves records that match the
 /// files, a guest that runs, and is done as soon as it can be.
 #[test]

@@ -184,8 +184,9 @@ ALTER TABLE new_layer RENAME TO layer;
 ALTER TABLE new_snapshot_layer RENAME TO snapshot_layer;
 ALTER TABLE new_active RENAME TO active;
 
-CREATE INDEX vm_by_time ON vm (created_at, id);
-CREATE INDEX vm_of_account ON vm (account, created_at, id);
+-- With the name, so that a keyword is looked for without reading the rows.
+CREATE INDEX vm_by_time ON vm (created_at, id, name);
+CREATE INDEX vm_of_account ON vm (account, created_at, id, name);
 CREATE INDEX vm_by_name ON vm (name);
 CREATE INDEX vm_restless ON vm (id) WHERE restless;
 CREATE INDEX layer_by_id ON layer (id);
@@ -218,6 +219,30 @@ CREATE TRIGGER snapshot_words_changed AFTER UPDATE OF name, description ON snaps
     INSERT INTO snapshot_words (rowid, name, description)
         VALUES (new.seq, new.name, new.description);
 END;
+
+-- What is derived of timelines, as the model derives it.
+UPDATE vm SET
+    snapshots = (SELECT COUNT(*) FROM snapshot
+                 WHERE snapshot.vm = vm.id AND snapshot.state <> 'unavailable'),
+    bytes = (SELECT COALESCE(SUM(CASE
+                 WHEN state <> 'creating' THEN memory_bytes
+                 WHEN kind = 'disk' THEN 33554432
+                 ELSE 33554432 + json_extract(config, '$.memory_bytes') END), 0)
+             FROM snapshot WHERE snapshot.vm = vm.id AND snapshot.state <> 'unavailable')
+          + (SELECT COALESCE(SUM(size_bytes), 0) FROM layer WHERE layer.vm = vm.id
+             AND NOT EXISTS (SELECT 1 FROM active
+                             WHERE active.vm = vm.id AND active.layer = layer.id));
+UPDATE account SET
+    snapshots = (SELECT COALESCE(SUM(snapshots), 0) FROM vm WHERE vm.account = account.id),
+    bytes = (SELECT COALESCE(SUM(bytes), 0) FROM vm WHERE vm.account = account.id);
+UPDATE snapshot SET size_bytes = memory_bytes
+    + (SELECT COALESCE(SUM(layer.size_bytes), 0) FROM snapshot_layer
+       JOIN layer ON layer.vm = snapshot.vm AND layer.id = snapshot_layer.layer
+       WHERE snapshot_layer.snapshot = snapshot.id
+       AND NOT EXISTS (SELECT 1 FROM snapshot_layer AS other WHERE other.layer = layer.id
+                       AND other.snapshot <> snapshot.id)
+       AND NOT EXISTS (SELECT 1 FROM layer AS child
+                       WHERE child.vm = layer.vm AND child.parent = layer.id));
 
 ALTER TABLE operation ADD COLUMN account TEXT NOT NULL
     DEFAULT '00000000-0000-0000-0000-000000000002';

@@ -36,6 +36,23 @@ impl Unit<'_> {
         Ok(first.clone())
     }
 
+    /// Whether snapshots are switched on for a host and its kind.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn snapshots_enabled(&mut self, host: Uuid, kind: &str) -> Result<bool, StoreError> {
+        let row = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM host WHERE id = $1 AND NOT snapshots_enabled)
+             OR EXISTS (SELECT 1 FROM hypervisor WHERE kind = $2 AND NOT snapshots_enabled) AS off",
+        )
+        .bind(host.to_string())
+        .bind(kind)
+        .fetch_one(self.connection())
+        .await?;
+        let off: bool = row.try_get("off")?;
+        Ok(!off)
+    }
+
     /// Whether snapshots are switched on for a host itself.
     ///
     /// # Errors

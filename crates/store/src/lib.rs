@@ -44,6 +44,9 @@ use writer::{Turn, Writer};
 /// How many read at the same time.
 const READERS: u32 = 8;
 
+/// How many rows are handed over at once, between the thread that reads them and ours.
+const ROWS: usize = 512;
+
 /// Why the database could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -90,6 +93,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            .row_buffer_size(ROWS)
+            .statement_cache_capacity(256)
             .busy_timeout(Duration::from_secs(10));
         let mut first = SqliteConnection::connect_with(&options).await?;
         sqlx::migrate!("./migrations").run(&mut first).await?;

@@ -62,6 +62,14 @@ impl Page {
         }
     }
 
+    /// What rows are ordered by, before their ids.
+    pub(crate) fn column(&self) -> &'static str {
+        match self.order {
+            Order::Oldest | Order::Newest => "created_at",
+            Order::Name | Order::NameBackwards => "name",
+        }
+    }
+
     /// Adds where the page begins to the conditions on the rows of `table`.
     pub(crate) fn push_start(&self, query: &mut QueryBuilder<Sqlite>, table: &str) {
         let comparison = match self.order {
@@ -83,11 +91,10 @@ impl Page {
 
     /// Adds the order and the length.
     pub(crate) fn push_order(&self, query: &mut QueryBuilder<Sqlite>, table: &str) {
-        let (column, direction) = match self.order {
-            Order::Oldest => ("created_at", ""),
-            Order::Newest => ("created_at", " DESC"),
-            Order::Name => ("name", ""),
-            Order::NameBackwards => ("name", " DESC"),
+        let column = self.column();
+        let direction = match self.order {
+            Order::Oldest | Order::Name => "",
+            Order::Newest | Order::NameBackwards => " DESC",
         };
         query.push(format!(" ORDER BY {table}.{column}{direction}, {table}.id{direction} LIMIT "));
         query.push_bind(number(u64::from(self.limit)));

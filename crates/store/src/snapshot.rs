@@ -45,9 +45,73 @@ pub struct ListedSnapshot {
     pub size_bytes: u64,
 }
 
-const LISTED: &str = "SELECT snapshot.*, vm.name AS vm_name,
-    COALESCE(vm.current_snapshot = snapshot.id, FALSE) AS current
-    FROM snapshot JOIN vm ON vm.id = snapshot.vm WHERE TRUE";
+/// Of one table, so that it is read in the order that is asked for and no other.
+const LISTED: &str = "SELECT snapshot.*,
+    (SELECT vm.name FROM vm WHERE vm.id = snapshot.vm) AS vm_name,
+    COALESCE((SELECT vm.current_snapshot = snapshot.id FROM vm WHERE vm.id = snapshot.vm), FALSE)
+        AS current
+    FROM snapshot WHERE TRUE";
+
+/// Of how many accounts a domain's snapshots are gathered account by account; of a domain with more
+/// a page is soon found by looking at one snapshot after the other.
+const ACCOUNTS_FEW: usize = 64;
+
+/// Whose snapshots a list is about.
+enum Scope {
+    All,
+    /// Of these accounts.
+    Accounts(Vec<String>),
+}
+
+/// The conditions on the rows of a list.
+struct Conditions<'a> {
+    filter: &'a SnapshotFilter,
+    page: &'a Page,
+    /// For each keyword the rows that have it, where these are few.
+    rows: &'a [Option<Vec<i64>>],
+}
+
+impl Conditions<'_> {
+    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
+        let filter = self.filter;
+        if let Some(vm) = filter.vm {
+            query.push(" AND snapshot.vm = ").push_bind(vm.to_string());
+        }
+        if let Some(state) = filter.state {
+            query.push(" AND snapshot.state = ").push_bind(word(&state));
+        }
+        if let Some(kind) = filter.kind {
+            query.push(" AND snapshot.kind = ").push_bind(word(&kind));
+        }
+        if let Some(after) = filter.created_after {
+            query.push(" AND snapshot.created_at >= ").push_bind(after.0);
+        }
+        if let Some(before) = filter.created_before {
+            query.push(" AND snapshot.created_at < ").push_bind(before.0);
+        }
+        for (keyword, rows) in filter.keywords.iter().zip(self.rows) {
+            match rows {
+                Some(rows) => {
+                    let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
+                    query.push(format!(" AND snapshot.seq IN ({})", rows.join(", ")));
+                }
+                None => {
+                    query.push(" AND (snapshot.name LIKE ").push_bind(pattern(keyword));
+                    query.push(" ESCAPE '\\' OR snapshot.description LIKE ");
+                    query.push_bind(pattern(keyword)).push(" ESCAPE '\\')");
+                }
+            }
+        }
+        self.page.push_start(query, "snapshot");
+    }
+}
+
+fn push_ids(query: &mut QueryBuilder<Sqlite>, ids: &[String]) {
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id.clone());
+    }
+}
 
 /// How many snapshots with a keyword are found by the index of words; of a keyword that more have,
 /// a page is soon found by looking at one after the other.
@@ -95,70 +159,80 @@ impl Unit<'_> {
         filter: &SnapshotFilter,
         page: &Page,
     ) -> Result<Vec<ListedSnapshot>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(LISTED);
-        reach::push(&mut query, "snapshot.account", reach);
-        if let Some(account) = filter.account {
-            reach::push(&mut query, "snapshot.account", Reach::Account(account));
-        }
-        if let Some(domain) = filter.domain {
-            reach::push(&mut query, "snapshot.account", Reach::Domain(domain));
-        }
-        if let Some(vm) = filter.vm {
-            query.push(" AND snapshot.vm = ").push_bind(vm.to_string());
-        }
-        if let Some(state) = filter.state {
-            query.push(" AND snapshot.state = ").push_bind(word(&state));
-        }
-        if let Some(kind) = filter.kind {
-            query.push(" AND snapshot.kind = ").push_bind(word(&kind));
-        }
-        if let Some(after) = filter.created_after {
-            query.push(" AND snapshot.created_at >= ").push_bind(after.0);
-        }
-        if let Some(before) = filter.created_before {
-            query.push(" AND snapshot.created_at < ").push_bind(before.0);
-        }
+        let scope = self.scope(reach, filter).await?;
+        let mut rows = Vec::new();
         for keyword in &filter.keywords {
-            self.push_keyword(&mut query, keyword).await?;
+            rows.push(self.rows_with(keyword).await?);
         }
-        page.push_start(&mut query, "snapshot");
+        let conditions = Conditions { filter, page, rows: &rows };
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(LISTED);
+        match &scope {
+            Scope::All => conditions.push(&mut query),
+            Scope::Accounts(accounts) if accounts.len() > ACCOUNTS_FEW => {
+                // The plus keeps the order of the page; otherwise all would be gathered and sorted.
+                query.push(" AND +snapshot.account IN (");
+                push_ids(&mut query, accounts);
+                query.push(")");
+                conditions.push(&mut query);
+            }
+            Scope::Accounts(accounts) => {
+                // A page of each, of which the page is; by the index alone, for the rows are wide.
+                let column = page.column();
+                query.push(" AND snapshot.seq IN (SELECT seq FROM (");
+                query.push(format!("SELECT seq, {column}, id FROM snapshot WHERE FALSE"));
+                for account in accounts {
+                    query.push(" UNION ALL SELECT * FROM (");
+                    query.push(format!("SELECT seq, {column}, id FROM snapshot WHERE account = "));
+                    query.push_bind(account.clone());
+                    conditions.push(&mut query);
+                    page.push_order(&mut query, "snapshot");
+                    query.push(")");
+                }
+                query.push(") AS snapshot");
+                page.push_order(&mut query, "snapshot");
+                query.push(")");
+            }
+        }
         page.push_order(&mut query, "snapshot");
         let rows = query.build().fetch_all(self.connection()).await?;
         rows.iter().map(listed).collect()
     }
 
-    /// Adds the condition that a keyword is in name or description: by the index of words if few
-    /// have it.
-    async fn push_keyword(
-        &mut self,
-        query: &mut QueryBuilder<Sqlite>,
-        keyword: &str,
-    ) -> Result<(), StoreError> {
-        let phrase = format!("\"{}\"", keyword.replace('"', "\"\""));
-        if keyword.chars().count() >= WORD_LEAST && self.is_rare(&phrase).await? {
-            query.push(
-                " AND snapshot.seq IN
-                  (SELECT rowid FROM snapshot_words WHERE snapshot_words MATCH ",
-            );
-            query.push_bind(phrase).push(")");
-            return Ok(());
+    /// The accounts that a list is about, by who asks and what for.
+    async fn scope(&mut self, reach: Reach, filter: &SnapshotFilter) -> Result<Scope, StoreError> {
+        let asked = filter.account.map(Reach::Account);
+        let within = filter.domain.map(Reach::Domain);
+        let narrow: Vec<Reach> = [Some(reach), asked, within].into_iter().flatten().collect();
+        if filter.vm.is_some() || narrow.iter().all(|reach| *reach == Reach::All) {
+            // Whoever asks for one machine has been found to see it.
+            return Ok(Scope::All);
         }
-        query.push(" AND (snapshot.name LIKE ").push_bind(pattern(keyword));
-        query.push(" ESCAPE '\\' OR snapshot.description LIKE ").push_bind(pattern(keyword));
-        query.push(" ESCAPE '\\')");
-        Ok(())
+        let mut query: QueryBuilder<Sqlite> =
+            QueryBuilder::new("SELECT account.id FROM account WHERE TRUE");
+        for reach in narrow {
+            reach::push(&mut query, "account.id", reach);
+        }
+        let rows = query.build().fetch_all(self.connection()).await?;
+        rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<_, _>>().map(Scope::Accounts)
     }
 
-    async fn is_rare(&mut self, phrase: &str) -> Result<bool, StoreError> {
-        let row = sqlx::query(
-            "SELECT COUNT(*) AS n FROM
-             (SELECT 1 FROM snapshot_words WHERE snapshot_words MATCH $1 LIMIT $2)",
+    /// The rows with a keyword in name or description, by the index of words, if they are few.
+    async fn rows_with(&mut self, keyword: &str) -> Result<Option<Vec<i64>>, StoreError> {
+        if keyword.chars().count() < WORD_LEAST {
+            return Ok(None);
+        }
+        let rows = sqlx::query(
+            "SELECT rowid AS seq FROM snapshot_words WHERE snapshot_words MATCH $1 LIMIT $2",
         )
-        .bind(phrase)
+        .bind(format!("\"{}\"", keyword.replace('"', "\"\"")))
         .bind(FEW)
-        .fetch_one(self.connection())
+        .fetch_all(self.connection())
         .await?;
-        Ok(count(&row, "n")? < FEW.unsigned_abs())
+        if rows.len() as i64 == FEW {
+            return Ok(None);
+        }
+        let seqs: Result<Vec<i64>, _> = rows.iter().map(|row| row.try_get("seq")).collect();
+        Ok(Some(seqs?))
     }
 
     /// Every snapshot of a machine.

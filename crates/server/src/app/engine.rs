@@ -22,7 +22,7 @@ use uuid::Uuid;
 const AGAIN: Duration = Duration::from_millis(500);
 
 impl App {
-    /// Admits a command in a transaction that the caller commits, or has it get in line.
+    /// Admits a command in a transaction that the caller goes on with, or has it get in line.
     pub(super) async fn admit(
         &self,
         unit: &mut Unit<'_>,
@@ -50,7 +50,6 @@ impl App {
             }
             Err(refusal) => return Err(refusal),
         }
-        unit.put_operation(&operation, account).await.map_err(stored)?;
         let detail = forced(&operation);
         self.tell_of(unit, &operation, account, detail).await.map_err(stored)?;
         Ok(operation)
@@ -64,8 +63,7 @@ impl App {
         operation: &Operation,
     ) -> Result<Answer<Vec<Change>>, StoreError> {
         let capabilities = self.agent.host().await.capabilities;
-        let enabled = unit.host_snapshots_enabled(self.host.id).await?
-            && unit.kind_snapshots_enabled(&capabilities.kind).await?;
+        let enabled = unit.snapshots_enabled(self.host.id, &capabilities.kind).await?;
         let account = unit.account(timeline.vm.account).await?;
         let (quota, usage) = account.map(|a| (a.quota, a.usage)).unwrap_or_default();
         let conditions = Conditions {
@@ -87,6 +85,11 @@ impl App {
                 Err(error) => self.wait_for_database(&error).await,
             }
         };
+        self.go_on(id, begun);
+    }
+
+    /// Goes on with an operation after it was tried to begin it.
+    pub(super) fn go_on(self: &Arc<Self>, id: OperationId, begun: Begun) {
         match begun {
             Begun::Performs => {
                 tokio::spawn(Arc::clone(self).performing(id));
@@ -101,20 +104,37 @@ impl App {
 
     async fn try_begin(&self, id: OperationId) -> Result<Begun, StoreError> {
         let mut unit = self.store.write().await?;
-        let Some(operation) = unit.operation(id).await? else {
+        let Some(mut operation) = unit.operation(id).await? else {
             return Ok(Begun::Over);
         };
+        let Some(mut timeline) = unit.timeline(operation.vm).await? else {
+            return Ok(Begun::Over);
+        };
+        let begun = self.begin_within(&mut unit, &mut timeline, &mut operation).await?;
+        unit.put_operation(&operation, timeline.vm.account).await?;
+        unit.commit().await?;
+        Ok(begun)
+    }
+
+    /// Begins an operation that waits, in a transaction in which the caller records it, unless
+    /// background work has to give way first or layers have to be folded.
+    pub(super) async fn begin_within(
+        &self,
+        unit: &mut Unit<'_>,
+        timeline: &mut Timeline,
+        operation: &mut Operation,
+    ) -> Result<Begun, StoreError> {
         if operation.phase != Phase::Waiting {
             return Ok(Begun::Over);
         }
-        let Some(timeline) = unit.timeline(operation.vm).await? else {
-            return Ok(Begun::Over);
-        };
         let folds = operation.command.adds_layers();
-        if timeline.vm.reclaim.is_some() || folds && must_fold_first(&timeline) {
+        if timeline.vm.reclaim.is_some() || folds && must_fold_first(timeline) {
             return Ok(Begun::Waits(operation.vm));
         }
-        self.move_on(unit, operation, timeline, Event::Begin).await?;
+        let scene = Scene { timeline: &*timeline, at: now(), fresh: &mut Uuid::new_v4 };
+        let step = step(operation, scene, Event::Begin);
+        operation.phase = step.phase;
+        unit.record(timeline, &step.changes).await?;
         Ok(Begun::Performs)
     }
 
@@ -216,7 +236,7 @@ impl App {
     ) -> Result<After, StoreError> {
         let at = now();
         let (vm, account) = (operation.vm, timeline.vm.account);
-        let sharers = unit.sharers(vm).await?;
+        let sharers = sharers(&mut unit, &timeline).await?;
         let scene = Scene { timeline: &timeline, at, fresh: &mut Uuid::new_v4 };
         let step = step(&operation, scene, event);
         operation.phase = step.phase;
@@ -334,8 +354,23 @@ fn why(operation: &Operation) -> String {
     }
 }
 
-enum Begun {
+/// What came of it when an operation was tried to begin.
+pub(super) enum Begun {
+    /// An agent is to perform its effect.
     Performs,
+    /// Background work on this machine's layers comes first.
     Waits(VmId),
+    /// It had begun, or is over, or is in line.
     Over,
+}
+
+/// The machines that this one shares layers with.
+pub(super) async fn sharers(
+    unit: &mut Unit<'_>,
+    timeline: &Timeline,
+) -> Result<Vec<VmId>, StoreError> {
+    if timeline.layers.values().any(|layer| layer.shared) {
+        return unit.sharers(timeline.vm.id).await;
+    }
+    Ok(Vec::new())
 }

@@ -39,9 +39,9 @@ impl App {
         let admitted = self.admit(&mut unit, &mut timeline, asker, false, command, Some(id)).await;
         match admitted {
             Ok(operation) => {
-                unit.commit().await?;
-                self.spread_news();
-                self.begin(operation.id).await;
+                if let Err(refusal) = self.go(unit, timeline, operation).await {
+                    tracing::warn!(%id, %refusal, "an expired snapshot stays for now");
+                }
             }
             Err(refusal) => tracing::debug!(%id, %refusal, "an expired snapshot stays for now"),
         }

@@ -70,9 +70,15 @@ impl App {
         action: Action,
         name_or_id: &str,
     ) -> Answer<Timeline> {
-        let id = self.find_vm(unit, caller, action, name_or_id).await?;
-        let timeline = unit.timeline(id).await.map_err(stored)?;
-        timeline.ok_or_else(|| unknown_vm(name_or_id))
+        let unknown = || unknown_vm(name_or_id);
+        let id = match name_or_id.parse() {
+            Ok(id) => id,
+            Err(_) => self.find_vm(unit, caller, action, name_or_id).await?,
+        };
+        let timeline = unit.timeline(id).await.map_err(stored)?.ok_or_else(unknown)?;
+        let home = self.home(unit, timeline.vm.account).await?;
+        caller.may(action, &home, unknown)?;
+        Ok(timeline)
     }
 
     /// The timeline of a snapshot's machine, if the caller may do this to the snapshot.

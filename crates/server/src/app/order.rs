@@ -2,7 +2,6 @@
 
 use super::{Answer, App, How, stored};
 use std::sync::Arc;
-use std::time::Duration;
 use tintype_model::access::{Action, Caller};
 use tintype_model::operation::{Command, Operation};
 use tintype_model::timeline::Timeline;
@@ -40,22 +39,39 @@ impl App {
     pub(super) async fn give(
         self: &Arc<Self>,
         mut unit: Unit<'_>,
-        timeline: Timeline,
+        mut timeline: Timeline,
         caller: &Caller,
         how: How,
         order: Order,
     ) -> Answer<rest::Operation> {
-        let operation = self.take(&mut unit, timeline, caller, how, order).await?;
+        let operation = self.take(&mut unit, &mut timeline, caller, how, order).await?;
+        self.go(unit, timeline, operation).await
+    }
+
+    /// Begins with an order that was taken, in the same transaction if nothing is in its way, and
+    /// shows it.
+    pub(super) async fn go(
+        self: &Arc<Self>,
+        mut unit: Unit<'_>,
+        mut timeline: Timeline,
+        mut operation: Operation,
+    ) -> Answer<rest::Operation> {
+        let begun = self.begin_within(&mut unit, &mut timeline, &mut operation).await;
+        let begun = begun.map_err(stored)?;
+        let account = timeline.vm.account;
+        unit.put_operation(&operation, account).await.map_err(stored)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
-        self.accepted(operation).await
+        let shown = self.show(&operation);
+        self.go_on(operation.id, begun);
+        Ok(shown)
     }
 
     /// Takes an order in a transaction that the caller commits.
     pub(super) async fn take(
         &self,
         unit: &mut Unit<'_>,
-        mut timeline: Timeline,
+        timeline: &mut Timeline,
         caller: &Caller,
         how: How,
         order: Order,
@@ -65,17 +81,7 @@ impl App {
         }
         let Order { command, snapshot, forbidden } = order;
         let asker = how.asker(caller);
-        let operation =
-            self.admit(unit, &mut timeline, asker, how.queue, command, snapshot).await?;
+        let operation = self.admit(unit, timeline, asker, how.queue, command, snapshot).await?;
         forbidden.map_or(Ok(operation), Err)
-    }
-
-    /// Begins an operation that was recorded, and shows it.
-    pub(super) async fn accepted(
-        self: &Arc<Self>,
-        operation: Operation,
-    ) -> Answer<rest::Operation> {
-        self.begin(operation.id).await;
-        self.follow(operation.id, Duration::ZERO).await
     }
 }

@@ -2,6 +2,7 @@
 //! work is sent to the agent. It is no operation, holds no lock, and gives way.
 
 use super::App;
+use super::engine::sharers;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +136,7 @@ impl App {
             Outcome::Failed(..) | Outcome::Yielded => Vec::new(),
         };
         changes.push(Change::VmReclaim(None));
-        let sharers = unit.sharers(vm).await?;
+        let sharers = sharers(&mut unit, &timeline).await?;
         unit.record(&mut timeline, &changes).await?;
         let waiting = match timeline.vm.operation {
             Some(holder) => unit.operation(holder).await?.filter(|op| op.phase == Phase::Waiting),

@@ -338,13 +338,12 @@ impl App {
         unit.add_vm(&fresh).await.map_err(stored)?;
         let mut made = Timeline::of(fresh);
         let order = Order { snapshot: from, ..Order::new(command) };
-        let operation = self.take(&mut unit, timeline, caller, how, order).await?;
+        let mut timeline = timeline;
+        let operation = self.take(&mut unit, &mut timeline, caller, how, order).await?;
         // Nobody begins anything with the clone before it is made.
         let held = [Change::VmOperation(Some(operation.id))];
         unit.record(&mut made, &held).await.map_err(stored)?;
-        unit.commit().await.map_err(stored)?;
-        self.spread_news();
-        self.accepted(operation).await
+        self.go(unit, timeline, operation).await
     }
 }
 

@@ -29,10 +29,14 @@ pub(super) async fn count(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("none".to_owned(), |path| path.as_str().to_owned());
     let begun = Instant::now();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    let took = begun.elapsed().as_secs_f64();
+    if let Ok(timing) = format!("total;dur={:.3}", took * 1000.0).parse() {
+        response.headers_mut().insert("server-timing", timing);
+    }
     let status = response.status().as_str().to_owned();
     histogram!("tintype_http_seconds", "method" => method.clone(), "route" => route.clone())
-        .record(begun.elapsed().as_secs_f64());
+        .record(took);
     let labels = [("method", method), ("route", route), ("status", status)];
     counter!("tintype_http_requests_total", &labels).increment(1);
     response

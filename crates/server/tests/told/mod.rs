@@ -22,7 +22,7 @@ use tintype_server::app::{App, How};
 use tintype_store::Store;
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
 use tintype_wire::rest;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub const GIB: u64 = 1 << 30;
 
@@ -37,6 +37,7 @@ pub struct ToldAgent {
     /// Whether snapshots are never answered, as by an agent that hangs; until they are cancelled.
     pub hangs: bool,
     pub cancelled: Mutex<BTreeSet<EffectId>>,
+    pub wake: Notify,
     pub capped: Limit,
 }
 
@@ -50,6 +51,7 @@ impl Default for ToldAgent {
             performed: Mutex::default(),
             hangs: false,
             cancelled: Mutex::default(),
+            wake: Notify::new(),
             capped: Limit::Unlimited,
         }
     }
@@ -70,11 +72,12 @@ impl Agent for ToldAgent {
                 done
             }
             Effect::TakeSnapshot(_) if self.hangs => loop {
+                let cancelled = self.wake.notified();
                 if self.cancelled.lock().unwrap().contains(&id) {
                     let facts = Facts { switched: true, running: true, ..Facts::default() };
                     break Outcome::Failed(Refusal::new(Code::Interrupted), facts);
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                cancelled.await;
             },
             Effect::TakeSnapshot(_) => self.answers.lock().unwrap().pop_front().unwrap_or(done),
             _ => done,
@@ -91,6 +94,7 @@ impl Agent for ToldAgent {
 
     fn cancel(&self, id: EffectId) {
         self.cancelled.lock().unwrap().insert(id);
+        self.wake.notify_waiters();
     }
 
     async fn inspect(&self, _path: String) -> Result<Inspected, Refusal> {

@@ -1,0 +1,51 @@
+//! Benchmarks, and their tables in `docs/benchmarks.md`.
+
+use crate::guest::run;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const DOCUMENT: &str = "docs/benchmarks.md";
+
+/// Lists and creates with 20,000 machines and a million snapshots, or as many as are said.
+pub(crate) fn lists(root: &Path, machines: u32, each: u32) -> Result<()> {
+    let cargo = || {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(root);
+        command
+    };
+    run(cargo().args(["build", "--release", "--package", "tintype"]))?;
+    let output = cargo()
+        .args(["bench", "--package", "tintype-server", "--bench", "lists", "--"])
+        .args([machines.to_string(), each.to_string()])
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        bail!("the benchmark failed");
+    }
+    let table = String::from_utf8(output.stdout)?;
+    print!("{table}");
+    write(root, "lists", &format!("{}\n\n{}", machine()?, table.trim()))
+}
+
+/// What the numbers were measured on.
+fn machine() -> Result<String> {
+    let cpu = fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown", |(_, model)| model);
+    let cores = std::thread::available_parallelism()?;
+    Ok(format!("Measured on {cores} cores of {model}, shared with others, release build."))
+}
+
+/// Puts a table between its marks.
+fn write(root: &Path, name: &str, table: &str) -> Result<()> {
+    let path = root.join(DOCUMENT);
+    let text = fs::read_to_string(&path)?;
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let (before, rest) = text.split_once(&begin).with_context(|| format!("no {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("no {end}"))?;
+    fs::write(&path, format!("{before}{begin}\n{table}\n{end}{after}"))?;
+    println!("wrote {DOCUMENT}");
+    Ok(())
+}
