@@ -102,9 +102,7 @@ fn make_clone(
             for &layer in &disk.chain {
                 volume.share(from, layer, to)?;
             }
-            if !volume.exists(to, disk.layer) {
-                volume.overlay(to, disk.layer, top)?;
-            }
+            volume.overlay(to, disk.layer, top)?;
         } else {
             volume.flatten(from, top, to, disk.layer, stop)?;
         }

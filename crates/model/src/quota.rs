@@ -71,8 +71,10 @@ impl Quota {
 impl Timeline {
     /// How much the machine has in snapshots.
     pub fn usage(&self) -> Usage {
-        let counts =
-            |snapshot: &&Snapshot| !snapshot.safety && snapshot.state != SnapshotState::Unavailable;
+        // A safety snapshot that somebody keeps is one like others.
+        let counts = |snapshot: &&Snapshot| {
+            (!snapshot.safety || snapshot.protected) && snapshot.state != SnapshotState::Unavailable
+        };
         let counted = self.snapshots.values().filter(counts);
         let memory = counted.clone().map(|snapshot| match snapshot.state {
             SnapshotState::Creating => reserved_bytes(snapshot.kind, snapshot.config.memory_bytes),

@@ -114,6 +114,7 @@ codes! {
     DiskInUse "disk-in-use" Conflict "the disk's file is in use by another process";
     DiskNotAnImage "disk-not-an-image" Conflict "the disk's file is not a disk image";
     DiskHasBacking "disk-has-backing" Conflict "the disk's file refers to other files";
+    DiskHasLayers "disk-has-layers" Conflict "the disk is made of several files still";
     BootFileMissing "boot-file-missing" Conflict "the kernel or initrd cannot be read";
     ConsoleUnavailable "console-unavailable" Conflict "the console cannot be reached now";
     Interrupted "interrupted" Failed "the operation was interrupted and undone";

@@ -292,6 +292,9 @@ fn unavailable_and_safety_snapshots_do_not_count() {
     let one = full.snapshots.get_mut(&ONE).unwrap();
     (one.state, one.safety) = (SnapshotState::Ready, true);
     check(&full, &create("two", Kind::Disk), "accepted");
+    full.snapshots.get_mut(&ONE).unwrap().protected = true;
+    let no = said(&full, &create("two", Kind::Disk), &capabilities());
+    assert!(no.starts_with("snapshot-limit-reached"), "one that is kept is one like others: {no}");
 }
 
 /// C25: a limit below what is there keeps what is there, which can still be worked with.
@@ -438,7 +441,8 @@ fn disks_stay_as_they_are_while_there_are_snapshots() {
 fn hardware_changes_with_memory_snapshots_only_when_these_may_lose_it() {
     let mut machine = timeline(VmState::Stopped);
     let larger = Config { vcpus: 4, ..config() };
-    let set = |discard_memory| SetVm { config: larger.clone(), discard_memory };
+    let (vcpus, memory_bytes, nics) = (Some(4), None, None);
+    let set = |discard_memory| SetVm { vcpus, memory_bytes, nics: nics.clone(), discard_memory };
     check(
         &machine,
         &Command::SetVm(Box::new(set(false))),
@@ -453,6 +457,10 @@ fn hardware_changes_with_memory_snapshots_only_when_these_may_lose_it() {
         Ok(Some(vec![Change::VmConfig(larger.clone())])),
         "records alone change"
     );
+    machine.snapshots.get_mut(&ONE).unwrap().kind = Kind::DiskAndMemory;
+    machine.snapshots.get_mut(&ONE).unwrap().protected = true;
+    let no = said(&machine, &Command::SetVm(Box::new(set(true))), &capabilities());
+    assert!(no.starts_with("snapshot-protected"), "{no}");
     machine.vm.state = VmState::Running;
     let no = said(&machine, &Command::SetVm(Box::new(set(true))), &capabilities());
     assert!(no.starts_with("vm-not-stopped"), "{no}");

@@ -116,6 +116,14 @@ async fn nobody_climbs_and_nobody_is_locked_out() -> Result<()> {
     let token = Some(json!({ "user": "foreign-user" }));
     let (status, _) = world.send(east, "POST", "/v1/tokens", token).await?;
     assert_eq!(status, StatusCode::NOT_FOUND);
+    let second = json!({ "name": "ops" });
+    world.must("POST", "/v1/accounts", second).await?;
+    let alice = json!({ "name": "alice", "account": "ops", "role": "administrator" });
+    world.must("POST", "/v1/users", alice).await?;
+    let made = world.must("POST", "/v1/tokens", json!({ "user": "alice" })).await?;
+    let alice = made["secret"].as_str().context("it is shown")?;
+    let (status, _) = world.send(alice, "DELETE", "/v1/accounts/admin", None).await?;
+    assert_eq!(status, StatusCode::CONFLICT);
     let down = Some(json!({ "role": "viewer" }));
     let (status, _) = world.send(&world.admin, "PATCH", "/v1/users/admin", down).await?;
     assert_eq!(status, StatusCode::CONFLICT, "somebody has to be able to let others in");

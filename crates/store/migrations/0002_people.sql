@@ -254,13 +254,14 @@ CREATE INDEX operation_of_vm ON operation (vm, created_at, id);
 -- What was remembered is not known by user: it is kept for a day only.
 DROP TABLE idempotency;
 CREATE TABLE idempotency (
-    "user" TEXT NOT NULL,
+    token TEXT NOT NULL,
     key TEXT NOT NULL,
+    -- SHA-256 of the request.
     request TEXT NOT NULL,
     status BIGINT NOT NULL,
     location TEXT,
     body TEXT NOT NULL,
     created_at BIGINT NOT NULL,
-    PRIMARY KEY ("user", key)
+    PRIMARY KEY (token, key)
 );
 CREATE INDEX idempotency_by_time ON idempotency (created_at);

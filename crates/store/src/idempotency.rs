@@ -2,7 +2,7 @@
 
 use crate::{StoreError, Unit};
 use sqlx::Row;
-use tintype_model::{Moment, UserId};
+use tintype_model::{Moment, TokenId};
 
 /// How long an answer is remembered, in milliseconds: a day.
 const KEPT_MS: i64 = 24 * 3600 * 1000;
@@ -10,7 +10,7 @@ const KEPT_MS: i64 = 24 * 3600 * 1000;
 /// A request and what was answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remembered {
-    /// Method, address and body of the request.
+    /// SHA-256 of method, address and body of the request.
     pub request: String,
     /// HTTP status.
     pub status: u16,
@@ -27,11 +27,11 @@ impl Unit<'_> {
     /// When the database fails; so for all of these.
     pub async fn remembered(
         &mut self,
-        user: UserId,
+        token: TokenId,
         key: &str,
     ) -> Result<Option<Remembered>, StoreError> {
-        let row = sqlx::query("SELECT * FROM idempotency WHERE \"user\" = $1 AND key = $2")
-            .bind(user.to_string())
+        let row = sqlx::query("SELECT * FROM idempotency WHERE token = $1 AND key = $2")
+            .bind(token.to_string())
             .bind(key)
             .fetch_optional(self.connection())
             .await?;
@@ -51,7 +51,7 @@ impl Unit<'_> {
     /// When the database fails.
     pub async fn remember(
         &mut self,
-        user: UserId,
+        token: TokenId,
         key: &str,
         answer: &Remembered,
         at: Moment,
@@ -61,10 +61,10 @@ impl Unit<'_> {
             .execute(self.connection())
             .await?;
         sqlx::query(
-            "INSERT INTO idempotency (\"user\", key, request, status, location, body, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (\"user\", key) DO NOTHING",
+            "INSERT INTO idempotency (token, key, request, status, location, body, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (token, key) DO NOTHING",
         )
-        .bind(user.to_string())
+        .bind(token.to_string())
         .bind(key)
         .bind(&answer.request)
         .bind(i64::from(answer.status))

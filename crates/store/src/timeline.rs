@@ -97,9 +97,8 @@ impl Unit<'_> {
         }
         if before.usage != after.usage {
             self.add_usage(account, before.usage, after.usage).await?;
-        } else if before.restless == after.restless {
-            return Ok(());
         }
+        // Whatever another machine did to what is shared with this one, this is how it is now.
         self.run(
             sqlx::query("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3 WHERE id = $4")
                 .bind(number(after.usage.snapshots))

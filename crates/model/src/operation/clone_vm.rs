@@ -12,7 +12,7 @@ use crate::effect::{self, CloneDisk, Effect, Outcome};
 use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{Format, Layer, LayerFile};
 use crate::reclaim::sizes;
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 use crate::snapshot::Kind;
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
@@ -42,14 +42,23 @@ pub struct ClonedDisk {
     pub layer: LayerId,
     /// What it is for.
     pub role: Role,
+    /// Its size as the guest sees it.
+    pub size_bytes: u64,
 }
 
 impl CloneVm {
     pub(super) fn accept(&self, timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
-        if let Some(snapshot) = self.from {
-            ready(timeline, snapshot)?;
+        let config = match self.from {
+            Some(snapshot) => &ready(timeline, snapshot)?.config,
+            None => &timeline.vm.config,
+        };
+        let wanted = self.disks.iter().map(|disk| (disk.of, disk.size_bytes));
+        if wanted.eq(config.disks.iter().map(|disk| (disk.id, disk.size_bytes))) {
+            return Ok(Vec::new());
         }
-        Ok(Vec::new())
+        Err(Refusal::new(Code::UnknownDisk)
+            .detail(format!("the disks of {} have changed meanwhile", timeline.vm.name))
+            .hint("clone it again"))
     }
 
     /// From a snapshot at once; from NOW after the disks were frozen.
@@ -92,7 +101,7 @@ impl CloneVm {
                 let changes = switched(timeline, take, facts);
                 let frozen = |disk| {
                     let freeze = take.disks.iter().find(|freeze| freeze.disk == disk);
-                    freeze.map_or(timeline.active[&disk], |freeze| freeze.active.id)
+                    freeze.map_or_else(|| timeline.active[&disk], |freeze| freeze.active.id)
                 };
                 let effect = self.copy(&with(timeline, &changes), frozen);
                 Conclusion::then(changes, effect)
@@ -117,7 +126,7 @@ impl CloneVm {
             let shared = if self.linked { copied.chain.as_slice() } else { &[] };
             for file in shared.iter().rev() {
                 let layer = timeline.layers[&file.id].clone();
-                changes.push(Change::LayerAdded(Layer { disk: disk.disk, ..layer }));
+                changes.push(Change::LayerAdded(Layer { disk: disk.disk, shared: true, ..layer }));
             }
             let parent = shared.first().map(|file| file.id);
             changes.push(Change::LayerAdded(Layer::fresh(copied.layer, disk.disk, parent)));

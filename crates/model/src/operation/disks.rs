@@ -113,6 +113,7 @@ impl ResizeDisk {
         refuse_snapshots(timeline)?;
         if self.size_bytes < disk.size_bytes {
             power::refuse_live(timeline)?;
+            refuse_layers(timeline, self.disk)?;
         }
         Ok(Vec::new())
     }
@@ -137,6 +138,16 @@ impl ResizeDisk {
         changes.extend(sizes(facts));
         Conclusion::succeeded(changes)
     }
+}
+
+/// Refuses to shrink a disk of several layers: what is merged later would have its size again.
+fn refuse_layers(timeline: &Timeline, disk: DiskId) -> Result<(), Refusal> {
+    if timeline.active.get(&disk).is_none_or(|&top| timeline.chain(top).len() == 1) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::DiskHasLayers)
+        .detail(format!("a disk of {} is not one file yet", timeline.vm.name))
+        .hint("wait until its space was given back; a linked clone has to be cloned in full first"))
 }
 
 /// The disk with this id, if it is one that the guest sees.

@@ -158,7 +158,7 @@ impl App {
             for vm in after.kick {
                 self.kick(vm);
             }
-            if let Some(next) = after.begin {
+            for next in after.begin {
                 self.begin(next).await;
             }
         }
@@ -208,7 +208,8 @@ impl App {
         }
         let timeline = unit.timeline(operation.vm).await.map_err(stored)?;
         let Some(timeline) = timeline else {
-            return Ok(());
+            drop(unit);
+            return self.look_at_line(operation.vm).await.map_err(stored);
         };
         let under_way = match &operation.phase {
             Phase::Performing { id, .. } => Some(*id),
@@ -218,10 +219,36 @@ impl App {
         if let Some(effect) = under_way {
             self.agent.cancel(effect);
         }
-        if let Some(next) = after.begin {
+        for next in after.begin {
             self.begin(next).await;
         }
         self.ended.notify_waiters();
+        Ok(())
+    }
+
+    /// Lets the next in line in where nobody holds the machine; where it is gone, the line is over.
+    async fn look_at_line(self: &Arc<Self>, vm: VmId) -> Result<(), StoreError> {
+        let mut unit = self.store.write().await?;
+        let next = match unit.timeline(vm).await? {
+            Some(timeline) if timeline.vm.operation.is_some() => None,
+            Some(mut timeline) => self.let_in(&mut unit, &mut timeline, false).await?,
+            None => {
+                for mut operation in unit.line(vm).await? {
+                    operation.phase = Phase::Ended(Ending::Failed(unknown_vm(&vm.to_string())));
+                    operation.ended_at = Some(now());
+                    let account = unit.operation_of(operation.id).await?.map(|(_, of)| of);
+                    if let Some(account) = account {
+                        unit.put_operation(&operation, account).await?;
+                    }
+                }
+                None
+            }
+        };
+        unit.commit().await?;
+        self.ended.notify_waiters();
+        if let Some(next) = next {
+            self.begin(next).await;
+        }
         Ok(())
     }
 
@@ -248,6 +275,10 @@ impl App {
         {
             unit.record(&mut other, &changes).await?;
             after.kick.push(other.vm.id);
+            let gone = changes.contains(&Change::VmGone);
+            if gone || other.vm.operation.is_none() {
+                after.begin.extend(self.let_in(&mut unit, &mut other, gone).await?);
+            }
         }
         if operation.has_ended() {
             operation.ended_at = Some(at);
@@ -258,7 +289,7 @@ impl App {
         }
         unit.put_operation(&operation, account).await?;
         if operation.has_ended() && timeline.vm.operation.is_none() {
-            after.begin = self.let_in(&mut unit, &mut timeline, gone).await?;
+            after.begin.extend(self.let_in(&mut unit, &mut timeline, gone).await?);
         }
         unit.commit().await?;
         if operation.has_ended() {
@@ -320,7 +351,8 @@ impl App {
                     tokio::spawn(Arc::clone(self).performing(operation.id));
                 }
                 Phase::Waiting => self.begin(operation.id).await,
-                Phase::Queued | Phase::Ended(_) => {}
+                Phase::Queued => self.look_at_line(operation.vm).await?,
+                Phase::Ended(_) => {}
             }
         }
         Ok(())
@@ -335,8 +367,8 @@ impl App {
 /// What is to be done once a transition is recorded.
 #[derive(Default)]
 struct After {
-    /// The operation whose turn it is.
-    begin: Option<OperationId>,
+    /// The operations whose turn it is.
+    begin: Vec<OperationId>,
     /// Machines on whose layers there may be work.
     kick: Vec<VmId>,
 }

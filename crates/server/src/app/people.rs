@@ -183,8 +183,10 @@ impl App {
         let mut unit = self.store.write().await.map_err(stored)?;
         let action = Action::ManagePeople;
         let account = self.find_account(&mut unit, caller, action, Some(name_or_id)).await?;
-        if account.id == caller.account {
-            return Err(Refusal::new(Code::StillUsed).detail("it is your own account"));
+        let first = unit.user(FIRST_USER).await.map_err(stored)?;
+        if account.id == caller.account || first.is_some_and(|user| user.account == account.id) {
+            return Err(Refusal::new(Code::StillUsed)
+                .detail("it is your own account, or the first administrator's"));
         }
         if !unit.remove_account(account.id).await.map_err(stored)? {
             return Err(Refusal::new(Code::NotEmpty)

@@ -177,6 +177,9 @@ impl App {
             After::Stopped => None,
             After::Booted | After::Resumed => refuse_without_memory(&host, needs).err(),
         };
+        let room = safety.map_or(0, |_| reserved_bytes(Kind::DiskAndMemory, needs));
+        let full = host.pool_free_bytes < room;
+        let short = short.or_else(|| full.then(|| pool_full(host.pool_free_bytes, room)));
         let order = Order::new(Command::RevertTo(to)).about(id).unless(short);
         self.give(unit, timeline, caller, how, order).await
     }

@@ -9,7 +9,7 @@ use crate::view;
 use std::sync::Arc;
 use tintype_model::access::{Action, Caller};
 use tintype_model::change::Change;
-use tintype_model::config::{Config, Disk, Nic};
+use tintype_model::config::{Config, Disk, Network, Nic};
 use tintype_model::operation::{
     CloneVm, ClonedDisk, Command, CreateVm, SetVm, StopVm, refuse_delete,
 };
@@ -253,10 +253,12 @@ impl App {
             Some(_) if how.queue && timeline.vm.operation.is_some() => None,
             Some(set) => set.at_once(&timeline)?,
         };
-        let account = timeline.vm.account;
-        let detail = format!("{}: {}", timeline.vm.name, view::edited(&edit));
-        unit.record(&mut timeline, &changes).await.map_err(stored)?;
-        self.tell(&mut unit, caller, "vm-edited", Some(account), detail).await?;
+        if !changes.is_empty() || hardware.is_some() {
+            let account = timeline.vm.account;
+            let detail = format!("{}: {}", timeline.vm.name, view::edited(&edit));
+            unit.record(&mut timeline, &changes).await.map_err(stored)?;
+            self.tell(&mut unit, caller, "vm-edited", Some(account), detail).await?;
+        }
         let Some(at_once) = at_once else {
             let set = hardware.ok_or_else(|| Refusal::new(Code::Internal))?;
             let command = Command::SetVm(Box::new(set));
@@ -331,6 +333,9 @@ impl App {
         if host.pool_free_bytes < needed {
             return Err(pool_full(host.pool_free_bytes, needed));
         }
+        if config.nics.iter().any(|nic| matches!(nic.network, Network::Tap(_))) {
+            caller.may_ever(Action::UseHost)?;
+        }
         let (config, disks) = cloned(config);
         let fresh = new_vm(account, clone.name, config, timeline.vm.settings);
         let command =
@@ -353,23 +358,25 @@ fn other_hardware(
     timeline: &Timeline,
     edit: &rest::EditVm,
 ) -> Answer<Option<SetVm>> {
-    let mut config = timeline.vm.config.clone();
     if let Some(vcpus) = edit.vcpus {
         check_vcpus(vcpus)?;
-        config.vcpus = vcpus;
     }
     if let Some(memory_bytes) = edit.memory_bytes {
         check_memory(memory_bytes)?;
-        config.memory_bytes = memory_bytes;
     }
-    if let Some(networks) = &edit.networks {
-        config.nics = nics(caller, networks, &timeline.vm.config.nics)?;
-    }
-    if config == timeline.vm.config {
+    let before = &timeline.vm.config.nics;
+    let nics = edit.networks.as_ref().map(|networks| nics(caller, networks, before)).transpose()?;
+    let set = SetVm {
+        vcpus: edit.vcpus,
+        memory_bytes: edit.memory_bytes,
+        nics,
+        discard_memory: edit.discard_memory,
+    };
+    if set.config(timeline) == timeline.vm.config {
         return Ok(None);
     }
     caller.may_ever(Action::ConfigureVm)?;
-    Ok(Some(SetVm { config, discard_memory: edit.discard_memory }))
+    Ok(Some(set))
 }
 
 fn new_vm(account: AccountId, name: String, config: Config, settings: Settings) -> Vm {
@@ -397,7 +404,8 @@ fn cloned(config: &Config) -> (Config, Vec<ClonedDisk>) {
     let mut disks = Vec::new();
     for disk in &mut clone.disks {
         let (id, layer) = (DiskId(Uuid::new_v4()), LayerId(Uuid::new_v4()));
-        disks.push(ClonedDisk { of: disk.id, disk: id, layer, role: disk.role });
+        let (of, size_bytes) = (disk.id, disk.size_bytes);
+        disks.push(ClonedDisk { of, disk: id, layer, role: disk.role, size_bytes });
         *disk = Disk { id, ..disk.clone() };
     }
     (clone, disks)

@@ -9,12 +9,15 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tintype_model::access::Caller;
 use tintype_model::refusal::Code;
-use tintype_model::{Refusal, UserId};
+use tintype_model::{Refusal, TokenId};
 use tintype_store::{Remembered, StoreError};
 
+/// Where requests or answers hold secrets.
+const SECRET: [&str; 2] = ["/v1/tokens", "/v1/users"];
 /// Longest key.
 const KEY_MOST: usize = 255;
 
@@ -28,11 +31,13 @@ pub(super) async fn remember(
     let Some(key) = key.filter(|_| request.method() == Method::POST).map(str::to_owned) else {
         return next.run(request).await;
     };
-    // Who is not known is about to sign in, which is never repeated.
-    let Some(user) = request.extensions().get::<Caller>().map(|caller| caller.user) else {
+    // Who is not known is about to sign in; and what holds a secret is not kept.
+    let token = request.extensions().get::<Caller>().map(|caller| caller.token);
+    let secret = SECRET.contains(&request.uri().path());
+    let Some(token) = token.filter(|_| !secret) else {
         return next.run(request).await;
     };
-    match answer(&app, user, key, request, next).await {
+    match answer(&app, token, key, request, next).await {
         Ok(response) => response,
         Err(refusal) => No::from(refusal).into_response(),
     }
@@ -40,7 +45,7 @@ pub(super) async fn remember(
 
 async fn answer(
     app: &App,
-    user: UserId,
+    token: TokenId,
     key: String,
     request: Request,
     next: Next,
@@ -54,8 +59,10 @@ async fn answer(
     let body = to_bytes(body, BODY_MOST)
         .await
         .map_err(|_| Refusal::new(Code::BodyTooLarge).hint("1 MiB at most"))?;
-    let asked = format!("{} {}\n{}", parts.method, parts.uri, String::from_utf8_lossy(&body));
-    let known = async { app.store().read().await?.remembered(user, &key).await };
+    let asked = format!("{} {}\n", parts.method, parts.uri);
+    let asked = Sha256::new().chain_update(asked).chain_update(&body).finalize();
+    let asked: String = asked.iter().map(|byte| format!("{byte:02x}")).collect();
+    let known = async { app.store().read().await?.remembered(token, &key).await };
     if let Some(known) = known.await.map_err(failed)? {
         if known.request != asked {
             return Err(Refusal::new(Code::KeyReused).hint("use a new key for a new request"));
@@ -79,7 +86,7 @@ async fn answer(
     };
     let kept = async {
         let mut unit = app.store().write().await?;
-        unit.remember(user, &key, &known, now()).await?;
+        unit.remember(token, &key, &known, now()).await?;
         unit.commit().await
     };
     kept.await.map_err(failed)?;
