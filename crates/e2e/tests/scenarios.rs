@@ -545,7 +545,10 @@ fn half_a_merge_is_recorded_as_it_is() -> Result<()> {
     let locked = before.last().context("there are disks")?;
     chattr("+i", locked)?;
     vm.delete(&world, &one, "one")?;
-    std::thread::sleep(Duration::from_secs(3));
+    let until = Instant::now() + Duration::from_secs(60);
+    while Pool::of(&vm)?.files.len() != 3 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let halfway = Pool::of(&vm)?;
     assert_eq!(halfway.files.len(), 3, "one is merged, one is not: {halfway:?}");
     assert!(remembers(&vm, 2)?);

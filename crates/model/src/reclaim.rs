@@ -54,7 +54,12 @@ pub enum Reclaim {
 
 /// The next piece of work on this timeline, if there is any.
 pub fn next(timeline: &Timeline) -> Option<Reclaim> {
-    unneeded(timeline).or_else(|| fold(timeline))
+    next_beside(timeline, &BTreeSet::new())
+}
+
+/// The next piece of work on other disks than these, on which work has just failed.
+pub fn next_beside(timeline: &Timeline, failing: &BTreeSet<DiskId>) -> Option<Reclaim> {
+    unneeded(timeline, failing).or_else(|| fold(timeline, failing))
 }
 
 /// Whether the disks have so many layers that folding comes before another snapshot.
@@ -62,9 +67,10 @@ pub fn must_fold_first(timeline: &Timeline) -> bool {
     timeline.depth() >= DEPTH_MOST
 }
 
-fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
+fn unneeded(timeline: &Timeline, failing: &BTreeSet<DiskId>) -> Option<Reclaim> {
     let needed = timeline.needed();
-    for layer in timeline.layers.values().filter(|layer| !needed.contains(&layer.id)) {
+    let others = timeline.layers.values().filter(|layer| !failing.contains(&layer.disk));
+    for layer in others.filter(|layer| !needed.contains(&layer.id)) {
         let mut children = timeline.children(layer.id);
         match (children.next(), children.next()) {
             (None, _) => {
@@ -84,8 +90,9 @@ fn unneeded(timeline: &Timeline) -> Option<Reclaim> {
     None
 }
 
-fn fold(timeline: &Timeline) -> Option<Reclaim> {
-    for &active in timeline.active.values() {
+fn fold(timeline: &Timeline, failing: &BTreeSet<DiskId>) -> Option<Reclaim> {
+    let others = timeline.active.iter().filter(|(disk, _)| !failing.contains(disk));
+    for (_, &active) in others {
         let chain = timeline.chain(*timeline.layers.get(&active)?.parent.as_ref()?);
         let ranks: Vec<u32> = chain.iter().map(|file| timeline.layers[&file.id].rank).collect();
         let Some((length, rank)) = run_to_fold(&ranks) else {
@@ -135,6 +142,16 @@ fn run_to_fold(ranks: &[u32]) -> Option<(usize, u32)> {
 }
 
 impl Reclaim {
+    /// The disk whose layers it is about.
+    pub fn disk(&self, timeline: &Timeline) -> Option<DiskId> {
+        let layer = match self {
+            Self::Remove { layer } => Some(layer),
+            Self::Merge { child, .. } => Some(child),
+            Self::Fold { chain, .. } => chain.first(),
+        };
+        Some(timeline.layers.get(&layer?.id)?.disk)
+    }
+
     /// What is recorded once the work is done.
     pub fn conclude(&self, timeline: &Timeline, facts: &Facts) -> Vec<Change> {
         let mut changes = match self {

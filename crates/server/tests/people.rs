@@ -194,3 +194,25 @@ async fn a_name_means_ones_own_first() -> Result<()> {
     assert_eq!(no["blocking"].as_array().map(Vec::len), Some(3));
     Ok(())
 }
+
+/// What holds a secret is not remembered for a request that is repeated.
+#[tokio::test]
+async fn an_answer_with_a_secret_is_not_kept() -> Result<()> {
+    let world = World::new().await?;
+    let mut secrets = Vec::new();
+    for _ in 0..2 {
+        let request = axum::http::Request::builder()
+            .method("POST")
+            .uri("/v1/tokens")
+            .header("host", "127.0.0.1:7420")
+            .header("authorization", format!("Bearer {}", world.admin))
+            .header("idempotency-key", "the same")
+            .body(axum::body::Body::empty())?;
+        let response = tower::ServiceExt::oneshot(world.router.clone(), request).await?;
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await?;
+        let made: Value = serde_json::from_slice(&body)?;
+        secrets.push(made["secret"].as_str().context("it is shown")?.to_owned());
+    }
+    assert_ne!(secrets[0], secrets[1]);
+    Ok(())
+}

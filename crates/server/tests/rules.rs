@@ -11,7 +11,7 @@ use std::time::Duration;
 use tintype_model::refusal::Code;
 use tintype_model::settings::Limit;
 use tintype_model::{OperationId, SnapshotId};
-use tintype_server::app::How;
+use tintype_server::app::{Edited, How};
 use tintype_wire::rest;
 use told::world::World;
 use told::{Scene, ToldAgent, code, new_vm};
@@ -471,6 +471,70 @@ async fn filters_find_what_they_say() -> Result<()> {
         let path = format!("/v1/snapshots?{bad}");
         let (status, _) = world.send(&world.admin, "GET", &path, None).await?;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    Ok(())
+}
+
+/// R9: what waits in line holds what was asked for and no more: what others changed before its turn
+/// stays as they left it.
+#[tokio::test]
+async fn what_waits_takes_nothing_back() -> Result<()> {
+    let scene = Scene::new(ToldAgent { hangs: true, ..ToldAgent::default() }).await?;
+    let (app, who) = (&scene.app, &scene.who);
+    let disk = rest::NewDisk { size_bytes: Some(1 << 30), file: None };
+    let new = rest::NewVm { disks: vec![disk; 2], ..new_vm("web") };
+    let accepted = app.create_vm(who, How::default(), new).await?;
+    scene.ended(accepted).await?;
+    let create = app.create_snapshot(who, How::default(), "web", named("one")).await?;
+    let queue = How { queue: true, ..How::default() };
+    let detach = app.detach_disk(who, queue, "web", "vdb").await?;
+    let edit = rest::EditVm { vcpus: Some(2), ..Default::default() };
+    let Edited::Accepted(set) = app.edit_vm(who, queue, "web", edit).await? else {
+        anyhow::bail!("it waits for its turn");
+    };
+    let clone = rest::CloneVm { name: "clone".into(), snapshot: None, linked: false };
+    let clone = app.clone_vm(who, queue, "web", clone).await?;
+    app.cancel_operation(who, OperationId(create.id), Duration::from_secs(10)).await?;
+    assert_eq!(scene.ended(detach).await?.state, "succeeded");
+    assert_eq!(scene.ended(*set).await?.state, "succeeded");
+    let why = scene.ended(clone).await?.error.map(|error| error.code);
+    assert_eq!(why.as_deref(), Some("unknown-disk"), "its disks have changed meanwhile");
+    let vm = app.vm(who, "web").await?;
+    assert_eq!((vm.disks.len(), vm.vcpus), (1, 2));
+    assert_eq!(code(app.vm(who, "clone").await), Code::UnknownVm);
+    Ok(())
+}
+
+/// R9: a clone that waits to be made has a line of its own, which moves on when it is made and ends
+/// when it is given up.
+#[tokio::test]
+async fn the_line_of_a_clone_moves_on() -> Result<()> {
+    let scene = Scene::new(ToldAgent { hangs: true, ..ToldAgent::default() }).await?;
+    let (app, who) = (&scene.app, &scene.who);
+    let accepted = app.create_vm(who, How::default(), new_vm("web")).await?;
+    scene.ended(accepted).await?;
+    let queue = How { queue: true, ..How::default() };
+    for given_up in [false, true] {
+        let name = format!("clone-{given_up}");
+        let create = app.create_snapshot(who, How::default(), "web", named("one")).await?;
+        // Of NOW it would take a snapshot, which hangs here: so it is cancelled in either case.
+        let clone = rest::CloneVm { name: name.clone(), snapshot: None, linked: false };
+        let clone = app.clone_vm(who, queue, "web", clone).await?;
+        let start = app.start_vm(who, queue, &name).await?;
+        assert_eq!(start.state, "queued");
+        if given_up {
+            app.cancel_operation(who, OperationId(clone.id), Duration::ZERO).await?;
+        }
+        app.cancel_operation(who, OperationId(create.id), Duration::from_secs(10)).await?;
+        if !given_up {
+            let cancelled =
+                app.cancel_operation(who, OperationId(clone.id), Duration::from_secs(10)).await?;
+            assert_eq!(cancelled.state, "cancelled");
+        }
+        let ended = scene.ended(start).await?;
+        let why = ended.error.map(|error| error.code);
+        assert_eq!((ended.state.as_str(), why.as_deref()), ("failed", Some("unknown-vm")));
+        assert_eq!(code(app.vm(who, &name).await), Code::UnknownVm);
     }
     Ok(())
 }

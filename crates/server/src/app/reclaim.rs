@@ -3,14 +3,15 @@
 
 use super::App;
 use super::engine::sharers;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::change::Change;
 use tintype_model::effect::{Effect, Outcome};
 use tintype_model::operation::Phase;
-use tintype_model::reclaim::{Reclaim, must_fold_first, next};
-use tintype_model::{EffectId, OperationId, VmId};
+use tintype_model::reclaim::{Reclaim, must_fold_first, next_beside};
+use tintype_model::{DiskId, EffectId, OperationId, VmId};
 use tintype_store::StoreError;
 use uuid::Uuid;
 
@@ -21,26 +22,46 @@ const SHORT_REST: Duration = Duration::from_secs(2);
 /// How often it is looked whether an operation waits.
 const NUDGE: Duration = Duration::from_millis(200);
 
+/// What came of a piece of work.
+enum Came {
+    /// It is done; there may be more.
+    Done,
+    /// It is done or gave way, and somebody else comes first.
+    Over,
+    /// It failed.
+    Failed,
+}
+
 impl App {
     /// Looks whether a machine's layers want work, and does all there is.
     pub(super) fn kick(self: &Arc<Self>, vm: VmId) {
         let app = Arc::clone(self);
         tokio::spawn(async move {
+            // Disks on which work has failed: others are gone on with meanwhile.
+            let mut failing = BTreeSet::new();
             loop {
-                match app.plan_reclaim(vm).await {
-                    Ok(Some((id, work))) => {
-                        if !app.reclaim(vm, id, work).await {
-                            return;
-                        }
+                match app.plan_reclaim(vm, &failing).await {
+                    Ok(Some((id, work, disk))) => match app.reclaim(vm, id, work).await {
+                        Came::Done => {}
+                        Came::Over => return,
+                        Came::Failed => failing.extend(disk),
+                    },
+                    Ok(None) if failing.is_empty() => return,
+                    Ok(None) => {
+                        tokio::time::sleep(REST).await;
+                        failing.clear();
                     }
-                    Ok(None) => return,
                     Err(error) => app.wait_for_database(&error).await,
                 }
             }
         });
     }
 
-    async fn plan_reclaim(&self, vm: VmId) -> Result<Option<(EffectId, Reclaim)>, StoreError> {
+    async fn plan_reclaim(
+        &self,
+        vm: VmId,
+        failing: &BTreeSet<DiskId>,
+    ) -> Result<Option<(EffectId, Reclaim, Option<DiskId>)>, StoreError> {
         let mut unit = self.store.write().await?;
         let Some(timeline) = unit.timeline(vm).await? else {
             return Ok(None);
@@ -54,19 +75,20 @@ impl App {
                 return Ok(None);
             }
         }
-        let Some(work) = next(&timeline) else {
+        let Some(work) = next_beside(&timeline, failing) else {
             return Ok(None);
         };
+        let disk = work.disk(&timeline);
         let id = EffectId(Uuid::new_v4());
         let mut timeline = timeline;
         unit.record(&mut timeline, &[Change::VmReclaim(Some(id))]).await?;
         unit.set_reclaim(vm, &work).await?;
         unit.commit().await?;
-        Ok(Some((id, work)))
+        Ok(Some((id, work, disk)))
     }
 
-    /// Has a piece of work done; says whether there may be more to do at once.
-    async fn reclaim(self: &Arc<Self>, vm: VmId, id: EffectId, work: Reclaim) -> bool {
+    /// Has a piece of work done.
+    async fn reclaim(self: &Arc<Self>, vm: VmId, id: EffectId, work: Reclaim) -> Came {
         let work_on = self.agent.perform(id, Effect::Reclaim { vm, work: work.clone() });
         let outcome = tokio::select! {
             outcome = work_on => outcome,
@@ -85,15 +107,14 @@ impl App {
                 tokio::time::sleep(SHORT_REST).await;
             }
             Box::pin(self.begin(operation)).await;
-            return false;
+            return Came::Over;
         }
         match outcome {
-            Outcome::Done(_) => true,
-            Outcome::Yielded => false,
+            Outcome::Done(_) => Came::Done,
+            Outcome::Yielded => Came::Over,
             Outcome::Failed(reason, _) => {
                 tracing::warn!(%vm, %reason, "giving space back failed");
-                tokio::time::sleep(REST).await;
-                true
+                Came::Failed
             }
         }
     }
