@@ -12,6 +12,10 @@ pub enum Note {
         /// When.
         at_ms: u64,
     },
+    /// The guest is about to be asked to freeze its filesystems.
+    Freezing,
+    /// They were frozen while the disks were switched, and are thawed.
+    Quiesced,
     /// The disks are written to the new layers.
     Switched,
     /// The memory of that instant is protected: what is saved from here on is of that instant.

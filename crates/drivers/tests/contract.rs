@@ -6,12 +6,14 @@ mod bench;
 use bench::qemu::QemuHost;
 use bench::{Bench, Host, Remembered, done, failed};
 use tintype_drivers::fake::Fake;
+use tintype_model::SnapshotId;
 use tintype_model::layer::DEPTH_MOST;
-use tintype_model::operation::{Command, Power};
+use tintype_model::operation::{Command, CreateSnapshot, Power};
 use tintype_model::refusal::Code;
-use tintype_model::snapshot::Kind;
+use tintype_model::snapshot::{Consistency, Kind, Quiesce};
 use tintype_model::tree::Scope;
 use tintype_model::vm::VmState;
+use uuid::Uuid;
 
 fn both(number: u64) -> Remembered {
     Remembered { ram: number, disks: vec![number, number] }
@@ -210,6 +212,29 @@ fn a_whole_snapshot_is_told_from_a_damaged_one(bench: &Bench<impl Host>) {
     done(bench.verify(vm, disks));
 }
 
+/// R15: a guest without an agent cannot be quiesced; who insists has no snapshot, and who does not
+/// is told why.
+fn without_an_agent_nothing_is_quiesced(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let create = |quiesce| {
+        let snapshot = SnapshotId(Uuid::new_v4());
+        let name = Some(snapshot.to_string());
+        let new = CreateSnapshot::new(snapshot, Kind::Disk);
+        let create = CreateSnapshot { name, quiesce, ..new };
+        (snapshot, bench.run(vm, Command::CreateSnapshot(create)))
+    };
+    let (_, insisted) = create(Quiesce::Required);
+    let (code, facts) = failed(insisted);
+    assert_eq!((code, facts.switched, facts.running), (Code::QuiesceFailed, false, true));
+    let (tried, outcome) = create(Quiesce::Try);
+    done(outcome);
+    let snapshot = &bench.timeline(vm).snapshots[&tried];
+    assert_eq!(snapshot.consistency, Consistency::Crash);
+    assert_eq!(snapshot.reason.as_ref().map(|no| no.code), Some(Code::QuiesceFailed));
+    assert_eq!(bench.host.read(vm), both(1));
+}
+
 macro_rules! contract {
     ($($case:ident)*) => {
         mod fake {
@@ -233,4 +258,5 @@ contract! {
     work_on_layers_may_be_repeated
     a_safe_revert_can_be_gone_back_from
     a_whole_snapshot_is_told_from_a_damaged_one
+    without_an_agent_nothing_is_quiesced
 }

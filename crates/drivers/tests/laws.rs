@@ -35,10 +35,8 @@ fn scene() -> (Bench<Fake>, VmId, SnapshotId) {
 
 fn create(kind: Kind) -> Command {
     let snapshot = SnapshotId(Uuid::new_v4());
-    let (name, description) = (Some("new".to_owned()), String::new());
-    let (expires_at, protected) = (None, false);
-    let create = CreateSnapshot { snapshot, name, description, kind, expires_at, protected };
-    Command::CreateSnapshot(create)
+    let name = Some("new".to_owned());
+    Command::CreateSnapshot(CreateSnapshot { name, ..CreateSnapshot::new(snapshot, kind) })
 }
 
 /// Every command on that machine, and whether the machine has to be off for it.

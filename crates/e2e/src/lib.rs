@@ -1,9 +1,11 @@
 //! The real binary with real guests, seen from the outside.
 
+mod debian;
 mod pool;
 mod vms;
 mod world;
 
+pub use debian::Debian;
 pub use pool::Pool;
 pub use vms::{MEMORY_MIB, TestVm, new_vm};
 pub use world::World;

@@ -82,6 +82,8 @@ pub enum SnapshotChange {
         memory_bytes: u64,
         /// What its disks may be trusted with.
         consistency: Consistency,
+        /// Why they may not be trusted with what was asked for.
+        reason: Option<Refusal>,
         /// The layers that hold its disks.
         layers: BTreeMap<DiskId, LayerId>,
     },
@@ -110,12 +112,13 @@ impl SnapshotChange {
     pub fn apply(&self, snapshot: &mut Snapshot) {
         match self {
             Self::State(state) => snapshot.state = *state,
-            Self::Ready { at, pause_ms, memory_bytes, consistency, layers } => {
+            Self::Ready { at, pause_ms, memory_bytes, consistency, reason, layers } => {
                 snapshot.state = SnapshotState::Ready;
                 snapshot.ready_at = Some(*at);
                 snapshot.pause_ms = *pause_ms;
                 snapshot.memory_bytes = *memory_bytes;
                 snapshot.consistency = *consistency;
+                snapshot.reason.clone_from(reason);
                 snapshot.layers = layers.clone();
             }
             Self::Unavailable(reason) => {

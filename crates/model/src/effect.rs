@@ -6,6 +6,7 @@ use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{Format, LayerFile};
 pub use crate::outcome::{Facts, Outcome};
 use crate::reclaim::Reclaim;
+use crate::snapshot::Quiesce;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -192,6 +193,9 @@ pub struct TakeSnapshot {
     pub memory: bool,
     /// Its memory's size.
     pub memory_bytes: u64,
+    /// Whether the guest is asked to hold still.
+    #[serde(default)]
+    pub quiesce: Quiesce,
     /// Its disks.
     pub disks: Vec<Freeze>,
 }

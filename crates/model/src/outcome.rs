@@ -26,6 +26,12 @@ pub struct Facts {
     pub running: bool,
     /// How long the guest stood still.
     pub pause_ms: Option<u64>,
+    /// Whether the guest held still, with everything written, while its disks were switched.
+    #[serde(default)]
+    pub quiesced: bool,
+    /// Why it did not, if that was wanted.
+    #[serde(default)]
+    pub not_quiesced: Option<Refusal>,
     /// What the memory takes on disk.
     pub memory_bytes: u64,
     /// What files take on disk, by layer.

@@ -106,6 +106,8 @@ codes! {
         "a snapshot with memory needs a running virtual machine";
     MemoryNotLoadable "memory-not-loadable" Conflict
         "the snapshot's memory does not load on this host";
+    QuiesceWithMemory "quiesce-with-memory" Conflict
+        "a snapshot with memory is not quiesced";
     SnapshotUnavailable "snapshot-unavailable" Conflict "the snapshot is unavailable";
     PoolFull "pool-full" Conflict "the pool has too little free space";
     HostMemoryShort "host-memory-short" Conflict "the host has too little free memory";
@@ -121,6 +123,7 @@ codes! {
     HypervisorFailed "hypervisor-failed" Failed "the hypervisor reported an error";
     StorageFailed "storage-failed" Failed "the storage reported an error";
     GuestLost "guest-lost" Failed "the virtual machine's process ended";
+    QuiesceFailed "quiesce-failed" Failed "the guest's filesystems could not be frozen";
     LoadFailed "load-failed" Failed "the snapshot's memory could not be loaded";
     VerifyFailed "verify-failed" Failed "the snapshot is not whole";
     Internal "internal" Failed "something went wrong inside tintype";

@@ -24,7 +24,7 @@ pub struct Snapshot {
     pub consistency: Consistency,
     /// Where it stands.
     pub state: SnapshotState,
-    /// Why it is unavailable.
+    /// Why it is unavailable, or less than was asked for.
     pub reason: Option<Refusal>,
     /// The snapshot it was taken after (E3).
     pub parent: Option<SnapshotId>,
@@ -80,6 +80,21 @@ pub enum Consistency {
     Crash,
     /// The machine was off.
     Clean,
+    /// The guest had written everything and held still.
+    Quiesced,
+}
+
+/// Whether the guest is asked to write everything and hold still for a snapshot of its disks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quiesce {
+    /// No.
+    #[default]
+    No,
+    /// If it can; else the snapshot is as after a power failure, and says why.
+    Try,
+    /// Yes, or there is no snapshot.
+    Required,
 }
 
 impl Consistency {
@@ -88,6 +103,7 @@ impl Consistency {
         match self {
             Self::Crash => "crash",
             Self::Clean => "clean",
+            Self::Quiesced => "quiesced",
         }
     }
 }

@@ -13,7 +13,7 @@ use tintype_model::operation::{
 };
 use tintype_model::quota::{Quota, Usage};
 use tintype_model::settings::{Limit, Settings};
-use tintype_model::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
+use tintype_model::snapshot::{Consistency, Kind, Quiesce, Snapshot, SnapshotState};
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
 use tintype_model::vm::{Vm, VmState};
@@ -33,6 +33,7 @@ fn capabilities() -> Capabilities {
         machines: vec!["pc-q35-10.0".into()],
         accels: vec![Accel::Tcg],
         background_snapshots: Support::Yes,
+        quiesce: Support::Yes,
         shared_console: Support::Yes,
         uefi: Support::Yes,
     }
@@ -93,12 +94,8 @@ fn timeline(state: VmState) -> Timeline {
 
 fn create(name: &str, kind: Kind) -> Command {
     Command::CreateSnapshot(CreateSnapshot {
-        snapshot: SnapshotId(Uuid::from_u128(2)),
         name: Some(name.to_owned()),
-        description: String::new(),
-        kind,
-        expires_at: None,
-        protected: false,
+        ..CreateSnapshot::new(SnapshotId(Uuid::from_u128(2)), kind)
     })
 }
 
@@ -257,6 +254,29 @@ fn what_the_host_cannot_do_is_refused_with_its_reason() {
     weak.machines.clear();
     let no = said(&timeline(VmState::Stopped), &Command::StartVm, &weak);
     assert!(no.starts_with("host-unsuitable"), "{no}");
+}
+
+/// R15: what cannot be promised is refused, where it is insisted on.
+#[test]
+fn a_guest_that_holds_still_is_promised_only_where_it_can_be_had() {
+    let running = timeline(VmState::Running);
+    let create = |quiesce, kind| {
+        let snapshot = SnapshotId(Uuid::from_u128(2));
+        Command::CreateSnapshot(CreateSnapshot { quiesce, ..CreateSnapshot::new(snapshot, kind) })
+    };
+    check(
+        &running,
+        &create(Quiesce::Required, Kind::DiskAndMemory),
+        "quiesce-with-memory | a snapshot with memory is not quiesced: filesystems frozen for it \
+         would be frozen again after every revert | take it without memory to have quiesced \
+         disks, or without --quiesce=required | 0",
+    );
+    check(&running, &create(Quiesce::Try, Kind::DiskAndMemory), "accepted");
+    let unable = Capabilities { quiesce: Support::No("it has no agents".into()), ..capabilities() };
+    let insisted = said(&running, &create(Quiesce::Required, Kind::Disk), &unable);
+    assert!(insisted.starts_with("host-unsuitable"), "{insisted}");
+    assert!(insisted.contains("it has no agents | take it without"), "{insisted}");
+    assert_eq!(said(&running, &create(Quiesce::Try, Kind::Disk), &unable), "accepted");
 }
 
 /// C12, C20, R2, A38: at the limit it is refused, with the oldest named; the hypervisor's cap holds

@@ -283,6 +283,7 @@ fn capabilities() -> Capabilities {
         machines: vec!["m".into()],
         accels: vec![Accel::Tcg],
         background_snapshots: Support::Yes,
+        quiesce: Support::Yes,
         shared_console: Support::Yes,
         uefi: Support::Yes,
     }
@@ -341,10 +342,8 @@ fn play(machine: &mut Machine, reference: &mut Reference, act: &Act) {
             machine.ids += 1;
             let snapshot = SnapshotId(Uuid::from_u128(machine.ids));
             let name = Some(snapshot.to_string());
-            let (description, kind) = (String::new(), Kind::DiskAndMemory);
-            let (expires_at, protected) = (None, false);
             let create =
-                CreateSnapshot { snapshot, name, description, kind, expires_at, protected };
+                CreateSnapshot { name, ..CreateSnapshot::new(snapshot, Kind::DiskAndMemory) };
             machine.run(Some(snapshot), Command::CreateSnapshot(create));
             let copy = (reference.current, reference.now.clone());
             reference.snapshots.insert(snapshot, copy);

@@ -369,19 +369,20 @@ impl Unit<'_> {
             SnapshotChange::State(state) => {
                 sqlx::query("UPDATE snapshot SET state = $1 WHERE id = $2").bind(word(state))
             }
-            SnapshotChange::Ready { at, pause_ms, memory_bytes, consistency, layers } => {
+            SnapshotChange::Ready { at, pause_ms, memory_bytes, consistency, reason, layers } => {
                 self.forget_layers(id).await?;
                 for (&disk, &layer) in layers {
                     self.hold_layer(id, disk, layer).await?;
                 }
                 sqlx::query(
                     "UPDATE snapshot SET ready_at = $1, pause_ms = $2, memory_bytes = $3,
-                     consistency = $4, state = $5 WHERE id = $6",
+                     consistency = $4, reason = $5, state = $6 WHERE id = $7",
                 )
                 .bind(at.0)
                 .bind(pause_ms.map(number))
                 .bind(number(*memory_bytes))
                 .bind(word(consistency))
+                .bind(reason.as_ref().map(json))
                 .bind(word(&SnapshotState::Ready))
             }
             SnapshotChange::Unavailable(reason) => {

@@ -26,6 +26,11 @@ pub(crate) enum SnapshotVerb {
         /// Hold the memory too: a revert goes on from there
         #[arg(long)]
         memory: bool,
+        /// Have the guest agent write everything and freeze filesystems, if it can; with =required
+        /// there is no snapshot otherwise
+        #[arg(long, value_name = "required", num_args = 0..=1, require_equals = true,
+              default_missing_value = "try", value_parser = ["try", "required"])]
+        quiesce: Option<String>,
         /// What to remember about it
         #[arg(long)]
         description: Option<String>,
@@ -162,10 +167,10 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Failure> {
     match verb {
-        SnapshotVerb::Create { vm, name, memory, description, expires, protect } => {
+        SnapshotVerb::Create { vm, name, memory, quiesce, description, expires, protect } => {
             let kind = memory.then(|| "disk-and-memory".to_owned());
-            let new =
-                NewSnapshot { name, description, kind, expires_at: expires, protected: protect };
+            let (expires_at, protected) = (expires, protect);
+            let new = NewSnapshot { name, description, kind, quiesce, expires_at, protected };
             create(context, &vm, new).await
         }
         SnapshotVerb::List(args) => list(context, args).await,

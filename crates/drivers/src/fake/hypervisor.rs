@@ -13,6 +13,7 @@ use tintype_model::effect::{
 use tintype_model::layer::LayerFile;
 use tintype_model::reclaim::Reclaim;
 use tintype_model::refusal::Code;
+use tintype_model::snapshot::Quiesce;
 use tintype_model::vm::VmState;
 use tintype_model::{Refusal, SnapshotId, VmId};
 
@@ -166,8 +167,14 @@ impl Hypervisor for Fake {
     }
 
     fn take(&self, take: &TakeSnapshot, diary: &mut dyn Diary) -> Outcome {
-        let mut facts = Facts::default();
-        let result = Self::shoot(&mut self.world(), take, &mut facts);
+        // Guests here have no agent.
+        let silent = Refusal::new(Code::QuiesceFailed).detail("no guest agent runs in the guest");
+        let not_quiesced = (take.quiesce == Quiesce::Try).then(|| silent.clone());
+        let mut facts = Facts { not_quiesced, ..Facts::default() };
+        let result = match take.quiesce {
+            Quiesce::Required => Err(Broken("the guest cannot be quiesced")),
+            Quiesce::No | Quiesce::Try => Self::shoot(&mut self.world(), take, &mut facts),
+        };
         facts.running = self.is_running(take.vm);
         if facts.switched {
             let _ = diary.note(Note::Switched);
@@ -178,6 +185,7 @@ impl Hypervisor for Fake {
         }
         match result {
             Ok(()) => Outcome::Done(facts),
+            Err(_) if take.quiesce == Quiesce::Required => Outcome::Failed(silent, facts),
             Err(Broken(what)) => {
                 facts.memory_bytes = 0;
                 failed(Code::HypervisorFailed, what, facts)

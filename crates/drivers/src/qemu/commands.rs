@@ -44,6 +44,8 @@ commands! {
     QueryBlockJobs "query-block-jobs" asks true -> Vec<BlockJob> {}
     /// What each device is connected to.
     QueryBlock "query-block" asks true -> Vec<BlockDevice> {}
+    /// Which character devices there are.
+    QueryChardev "query-chardev" asks true -> Vec<Chardev> {}
     /// The version.
     QueryVersion "query-version" asks true -> Version {}
     /// The machine types.
@@ -238,6 +240,16 @@ impl ImageInfo {
         }
         chain
     }
+}
+
+/// Part of the answer to [`QueryChardev`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Chardev {
+    /// Its id.
+    pub label: String,
+    /// Whether somebody in the guest has opened what it is connected to.
+    pub frontend_open: bool,
 }
 
 /// Answer to [`QueryVersion`].

@@ -137,6 +137,11 @@ impl Instance {
         self.folder.instance(self.number).join("watch.sock")
     }
 
+    /// The socket of the port at which the guest agent listens.
+    pub(super) fn agent_socket(&self) -> PathBuf {
+        self.folder.instance(self.number).join("agent.sock")
+    }
+
     /// Whether it is there.
     pub fn is_alive(&self) -> bool {
         self.process.is_alive()

@@ -26,6 +26,9 @@ pub(super) enum Begin {
     Apart,
 }
 
+/// The name of the device through which the guest agent is reached.
+pub(super) const AGENT: &str = "agent";
+
 /// The name of the block node that is a layer.
 pub(super) fn layer_node(layer: LayerId) -> String {
     format!("l{}", short(layer))
@@ -90,6 +93,7 @@ pub(super) fn command(
         args.add("-qmp", format!("unix:run/{number}/{socket}.sock,server=on,wait=off"));
     }
     args.console(number, capabilities.shared_console.is_yes());
+    args.guest_agent(number);
     args.disks(&launch.disks);
     let taps = match begin {
         Begin::Apart => args.no_network(launch),
@@ -195,6 +199,14 @@ impl Args {
             self.add("-chardev", "hub,id=both,chardevs.0=console,chardevs.1=tty");
         }
         self.add("-serial", if shared { "chardev:both" } else { "chardev:console" });
+    }
+
+    /// The port at which a guest agent listens, by the name that agents look for.
+    fn guest_agent(&mut self, number: u32) {
+        let socket = format!("socket,id={AGENT},path=run/{number}/agent.sock,server=on,wait=off");
+        self.add("-chardev", socket);
+        self.add("-device", "virtio-serial-pci");
+        self.add("-device", format!("virtserialport,chardev={AGENT},name=org.qemu.guest_agent.0"));
     }
 
     fn disks(&mut self, disks: &[DiskChain]) {

@@ -7,6 +7,7 @@
 
 pub mod commands;
 mod folder;
+mod guest_agent;
 mod instance;
 mod launch;
 pub mod mapped_ram;

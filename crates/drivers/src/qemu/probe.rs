@@ -109,6 +109,7 @@ fn ask(socket: &Path, accel: Option<Accel>) -> Result<Capabilities, ProbeError> 
         machines: machines.into_iter().map(|machine| machine.name).collect(),
         accels,
         background_snapshots,
+        quiesce: Support::Yes,
         shared_console: yes_if(
             numbers.major >= SHARES_CONSOLE,
             "this QEMU is older than 10 and cannot join two consoles",

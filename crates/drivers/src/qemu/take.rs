@@ -12,6 +12,7 @@ use super::commands::{
     BlockdevAdd, BlockdevDel, Capability, Cont, Migrate, MigrateCancel, MigrateSetCapabilities,
     MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate, Stop, Transaction,
 };
+use super::guest_agent::{AgentError, Frozen};
 use super::instance::Instance;
 use super::launch::{layer_node, layer_options};
 use super::mapped_ram::{FormatError, Layout};
@@ -32,7 +33,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 use tintype_model::effect::{Facts, Freeze, Outcome, TakeSnapshot};
-use tintype_model::refusal::Code;
+use tintype_model::refusal::{Code, Refusal};
+use tintype_model::snapshot::Quiesce;
 use tintype_model::vm::VmState;
 
 /// The number under which QEMU knows the memory file.
@@ -52,6 +54,8 @@ enum TakeError {
     Format(#[from] FormatError),
     #[error("memory could not be saved: {0}")]
     Save(String),
+    #[error("{0}")]
+    Quiesce(#[from] AgentError),
     #[error("the guest is {0}, not running")]
     NotRunning(String),
     #[error("it was cancelled")]
@@ -93,7 +97,11 @@ impl Shot<'_> {
         if diary.is_cancelled() {
             return Err(TakeError::Cancelled);
         }
+        let frozen = self.freeze(qemu, diary)?;
         self.hold(qemu, diary)?;
+        if let Some(frozen) = frozen {
+            self.thaw(frozen, diary)?;
+        }
         if let Some(memory) = memory {
             let stalled = self.wait_for_save(diary)?;
             self.finish_memory(&memory, stalled, diary)?;
@@ -150,6 +158,45 @@ impl Shot<'_> {
                 let _ = file.sync_data();
             }
         }
+    }
+
+    /// Has the guest hold still, if it is wanted; it may be wanted only if it can be had.
+    fn freeze<'a>(
+        &mut self,
+        qemu: &'a Qemu,
+        diary: &mut dyn Diary,
+    ) -> Result<Option<Frozen<'a>>, TakeError>
+    where
+        Self: 'a,
+    {
+        if self.take.quiesce == Quiesce::No {
+            return Ok(None);
+        }
+        diary.note(Note::Freezing)?;
+        match Frozen::freeze(self.instance, &qemu.watch) {
+            Ok(frozen) => Ok(Some(frozen)),
+            Err(error) => self.do_without(error).map(|()| None),
+        }
+    }
+
+    fn thaw(&mut self, frozen: Frozen<'_>, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        match frozen.thaw() {
+            Ok(()) => {
+                diary.note(Note::Quiesced)?;
+                self.facts.quiesced = true;
+                Ok(())
+            }
+            Err(error) => self.do_without(error),
+        }
+    }
+
+    /// Goes on with a guest that did not hold still, unless it had to.
+    fn do_without(&mut self, error: AgentError) -> Result<(), TakeError> {
+        if self.take.quiesce == Quiesce::Required {
+            return Err(error.into());
+        }
+        self.facts.not_quiesced = Some(not_quiesced(&error));
+        Ok(())
     }
 
     fn hold(&mut self, qemu: &Qemu, diary: &mut dyn Diary) -> Result<(), TakeError> {
@@ -295,6 +342,9 @@ impl Shot<'_> {
             TakeError::Io(_) => Code::StorageFailed,
             TakeError::NotRunning(_) => Code::VmNotRunning,
             TakeError::Cancelled => Code::Interrupted,
+            TakeError::Quiesce(error) => {
+                return Outcome::Failed(not_quiesced(error), self.facts);
+            }
             _ if !self.instance.is_alive() => Code::GuestLost,
             _ => Code::HypervisorFailed,
         };
@@ -355,15 +405,20 @@ pub(super) fn recover(
     };
     let mut shot = Shot { take, instance: &instance, folder, facts: Facts::default() };
     let result = shot.pick_up(notes, diary);
-    match result {
+    let outcome = match result {
         Ok(()) => shot.done(qemu),
         Err(error) => match shot.undo(qemu, &error) {
             Outcome::Failed(reason, facts) => {
-                Outcome::Failed(tintype_model::Refusal { code: Code::Interrupted, ..reason }, facts)
+                Outcome::Failed(Refusal { code: Code::Interrupted, ..reason }, facts)
             }
             other => other,
         },
+    };
+    if notes.contains(&Note::Freezing) && !notes.contains(&Note::Quiesced) {
+        // The guest runs again; thawing what is thawed changes nothing.
+        drop(Frozen::assume(&instance, &qemu.watch));
     }
+    outcome
 }
 
 impl Shot<'_> {
@@ -377,6 +432,12 @@ impl Shot<'_> {
             self.instance.qmp().run(&Cont {})?;
         }
         self.facts.pause_ms = pause_from(notes);
+        if self.take.quiesce != Quiesce::No {
+            self.facts.quiesced = notes.contains(&Note::Quiesced);
+            if !self.facts.quiesced {
+                self.do_without(AgentError::Interrupted)?;
+            }
+        }
         if !self.take.memory {
             return Ok(());
         }
@@ -420,12 +481,25 @@ fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
             facts.memory_bytes = memory_bytes;
             Outcome::Done(facts)
         }
-        None if switched && !take.memory => Outcome::Done(facts),
+        None if switched && !take.memory && take.quiesce != Quiesce::Required => {
+            let lost = || not_quiesced(&AgentError::Interrupted);
+            facts.not_quiesced = (take.quiesce == Quiesce::Try).then(lost);
+            Outcome::Done(facts)
+        }
         _ => {
             let _ = folder.remove_file(&Folder::memory_name(take.snapshot));
             failed(Code::Interrupted, &"the guest's process ended meanwhile", facts)
         }
     }
+}
+
+/// What somebody is told whose snapshot is not quiesced.
+fn not_quiesced(error: &AgentError) -> Refusal {
+    let hint = match error {
+        AgentError::Absent => "install and start qemu-guest-agent in the guest",
+        _ => "see what the guest agent says in the guest's own log",
+    };
+    Refusal::new(Code::QuiesceFailed).detail(error.to_string()).hint(hint)
 }
 
 /// Memory is of the instant of the disks if it was protected before the watchdog can have let the

@@ -6,6 +6,7 @@
 
 use super::commands::{BlockJobCancel, Cont, JobFinalize, MigrationStatus, QueryMigrate};
 use super::folder::Folder;
+use super::guest_agent::{FREEZING, has_agent, thaw};
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
 use crate::steps;
@@ -39,6 +40,13 @@ pub enum Heal {
         /// Its QMP server for the watchdog.
         socket: PathBuf,
     },
+    /// Its filesystems were frozen.
+    Thaw {
+        /// The port of its agent.
+        agent: PathBuf,
+        /// Its QMP server for the watchdog.
+        socket: PathBuf,
+    },
     /// A merge is about to end, and a disk of the guest waits for it.
     EndMerge {
         /// Its QMP server for the watchdog.
@@ -61,6 +69,16 @@ pub enum Heal {
         /// The new one's number.
         number: u32,
     },
+}
+
+impl Heal {
+    /// How long to wait for whoever is about to do it.
+    fn deadline(&self) -> Duration {
+        match self {
+            Self::Thaw { .. } => FREEZING + 2 * DEADLINE,
+            Self::Resume { .. } | Self::EndMerge { .. } | Self::GoOn { .. } => DEADLINE,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -153,6 +171,11 @@ pub struct Armed<'a> {
 }
 
 impl Armed<'_> {
+    /// Leaves the healing to the watchdog, when its deadline has come.
+    pub fn leave(mut self) {
+        self.open = false;
+    }
+
     /// Disarms it; an error when it has stepped in, or is gone, so that the guest may have run.
     pub fn disarm(mut self) -> io::Result<()> {
         self.open = false;
@@ -201,7 +224,7 @@ pub fn run(stream: UnixStream) {
             Ok(said) => {
                 let fired = match said {
                     Said::Arm { id, heal } => {
-                        armed.insert(id, (Instant::now() + DEADLINE, heal));
+                        armed.insert(id, (Instant::now() + heal.deadline(), heal));
                         false
                     }
                     Said::Disarm { id } => armed.remove(&id).is_none(),
@@ -232,6 +255,7 @@ fn start(work: Heal) -> bool {
 fn heal(work: &Heal) {
     match work {
         Heal::Resume { socket } => resume(socket),
+        Heal::Thaw { agent, socket } => thaw_at_last(agent, socket),
         Heal::EndMerge { socket, job, mark } => end_merge(socket, job, mark),
         Heal::GoOn { old, new, socket, folder, number } => {
             thread::sleep(SETTLING);
@@ -255,6 +279,20 @@ fn resume(socket: &Path) {
         match Qmp::connect(socket) {
             Ok(qmp) if resume_over(&qmp) => return,
             Ok(_) => {}
+            Err(QmpError::Io(error)) if is_gone(&error) => return,
+            Err(_) => {}
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Lets a guest's filesystems be written to again. Does not give up before they are, or nobody is
+/// there to ask: a guest that boots has nothing frozen.
+fn thaw_at_last(agent: &Path, socket: &Path) {
+    while thaw(agent).is_err() {
+        match Qmp::connect(socket).and_then(|qmp| has_agent(&qmp)) {
+            Ok(true) => {}
+            Ok(false) => return,
             Err(QmpError::Io(error)) if is_gone(&error) => return,
             Err(_) => {}
         }

@@ -163,14 +163,7 @@ impl<H: Host> Bench<H> {
     pub fn take(&self, vm: VmId, kind: Kind) -> (SnapshotId, Outcome) {
         let snapshot = SnapshotId(Uuid::new_v4());
         let name = Some(snapshot.to_string());
-        let create = CreateSnapshot {
-            snapshot,
-            name,
-            description: String::new(),
-            kind,
-            expires_at: None,
-            protected: false,
-        };
+        let create = CreateSnapshot { name, ..CreateSnapshot::new(snapshot, kind) };
         (snapshot, self.run(vm, Command::CreateSnapshot(create)))
     }
 

@@ -14,7 +14,7 @@ use crate::quota::reserved_bytes;
 use crate::reclaim::sizes;
 use crate::refusal::{Code, Refusal};
 use crate::settings::Limit;
-use crate::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
+use crate::snapshot::{Consistency, Kind, Quiesce, Snapshot, SnapshotState};
 use crate::timeline::Timeline;
 use crate::vm::VmState;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct CreateSnapshot {
     pub description: String,
     /// What it shall hold.
     pub kind: Kind,
+    /// Whether the guest is asked to hold still.
+    #[serde(default)]
+    pub quiesce: Quiesce,
     /// When it shall go by itself.
     #[serde(default)]
     pub expires_at: Option<Moment>,
@@ -44,6 +47,19 @@ pub struct CreateSnapshot {
 }
 
 impl CreateSnapshot {
+    /// A snapshot without a name, about which nothing else is said.
+    pub fn new(snapshot: SnapshotId, kind: Kind) -> Self {
+        Self {
+            snapshot,
+            name: None,
+            description: String::new(),
+            kind,
+            quiesce: Quiesce::No,
+            expires_at: None,
+            protected: false,
+        }
+    }
+
     pub(super) fn accept(
         &self,
         timeline: &Timeline,
@@ -74,6 +90,9 @@ impl CreateSnapshot {
             refuse_memory(timeline, asker)?;
             memory_possible(timeline, conditions.capabilities)?;
         }
+        if self.quiesce == Quiesce::Required {
+            refuse_unquiesced(self.kind, conditions.capabilities)?;
+        }
         if !asker.force {
             refuse_more(timeline, conditions.capabilities)?;
             let bytes = reserved_bytes(self.kind, vm.config.memory_bytes);
@@ -90,7 +109,10 @@ impl CreateSnapshot {
     }
 
     pub(super) fn plan(&self, timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Effect {
-        Effect::TakeSnapshot(take(timeline, self.snapshot, self.kind, fresh))
+        let take = take(timeline, self.snapshot, self.kind, fresh);
+        // Memory holds what is not written, and filesystems that are frozen stay frozen in it.
+        let quiesce = if take.running && !take.memory { self.quiesce } else { Quiesce::No };
+        Effect::TakeSnapshot(TakeSnapshot { quiesce, ..take })
     }
 
     /// A snapshot that was cancelled is gone, and its memory with it, even when it was taken.
@@ -196,6 +218,7 @@ pub(super) fn take(
         running: vm.state.is_live(),
         memory: kind == Kind::DiskAndMemory,
         memory_bytes: vm.config.memory_bytes,
+        quiesce: Quiesce::No,
         disks: disks.collect(),
     }
 }
@@ -214,8 +237,10 @@ pub(super) fn taken(
         memory_bytes: facts.memory_bytes,
         consistency: match timeline.vm.state {
             VmState::Stopped => Consistency::Clean,
+            _ if facts.quiesced => Consistency::Quiesced,
             _ => Consistency::Crash,
         },
+        reason: facts.not_quiesced.clone(),
         layers: take.disks.iter().map(|d| (d.disk, d.active.id)).collect(),
     };
     changes.push(Change::SnapshotChanged(take.snapshot, ready));
@@ -273,6 +298,22 @@ pub(super) fn memory_possible(
         Support::No(why) => Err(Refusal::new(Code::HostUnsuitable)
             .detail(why.clone())
             .hint("take a snapshot of the disks only")),
+    }
+}
+
+/// Refuses to promise what cannot be had: a guest that holds still.
+fn refuse_unquiesced(kind: Kind, capabilities: &Capabilities) -> Result<(), Refusal> {
+    if kind == Kind::DiskAndMemory {
+        return Err(Refusal::new(Code::QuiesceWithMemory)
+            .detail("filesystems frozen for it would be frozen again after every revert")
+            .hint("take it without memory to have quiesced disks, or without --quiesce=required"));
+    }
+    match &capabilities.quiesce {
+        Support::Yes => Ok(()),
+        Support::No(why) => {
+            let refusal = Refusal::new(Code::HostUnsuitable).detail(why.clone());
+            Err(refusal.hint("take it without --quiesce=required"))
+        }
     }
 }
 

@@ -155,12 +155,17 @@ impl App {
                 }
             };
             self.agent.forget(effect_id).await;
-            for vm in after.kick {
-                self.kick(vm);
-            }
-            for next in after.begin {
-                self.begin(next).await;
-            }
+            self.carry_on(after).await;
+        }
+    }
+
+    /// Does what a recorded transition asks for, and wakes who waits for an end.
+    async fn carry_on(self: &Arc<Self>, after: After) {
+        for vm in after.kick {
+            self.kick(vm);
+        }
+        for next in after.begin {
+            self.begin(next).await;
         }
         self.ended.notify_waiters();
     }
@@ -207,10 +212,7 @@ impl App {
                 .blocked_by([id.0]));
         }
         let timeline = unit.timeline(operation.vm).await.map_err(stored)?;
-        let Some(timeline) = timeline else {
-            drop(unit);
-            return self.look_at_line(operation.vm).await.map_err(stored);
-        };
+        let timeline = timeline.ok_or_else(|| unknown_vm(&operation.vm.to_string()))?;
         let under_way = match &operation.phase {
             Phase::Performing { id, .. } => Some(*id),
             Phase::Queued | Phase::Waiting | Phase::Ended(_) => None,
@@ -219,36 +221,21 @@ impl App {
         if let Some(effect) = under_way {
             self.agent.cancel(effect);
         }
-        for next in after.begin {
-            self.begin(next).await;
-        }
-        self.ended.notify_waiters();
+        self.carry_on(after).await;
         Ok(())
     }
 
-    /// Lets the next in line in where nobody holds the machine; where it is gone, the line is over.
+    /// Lets the next in line in where nobody holds the machine.
     async fn look_at_line(self: &Arc<Self>, vm: VmId) -> Result<(), StoreError> {
         let mut unit = self.store.write().await?;
-        let next = match unit.timeline(vm).await? {
-            Some(timeline) if timeline.vm.operation.is_some() => None,
-            Some(mut timeline) => self.let_in(&mut unit, &mut timeline, false).await?,
-            None => {
-                for mut operation in unit.line(vm).await? {
-                    operation.phase = Phase::Ended(Ending::Failed(unknown_vm(&vm.to_string())));
-                    operation.ended_at = Some(now());
-                    let account = unit.operation_of(operation.id).await?.map(|(_, of)| of);
-                    if let Some(account) = account {
-                        unit.put_operation(&operation, account).await?;
-                    }
-                }
-                None
-            }
-        };
-        unit.commit().await?;
-        self.ended.notify_waiters();
-        if let Some(next) = next {
-            self.begin(next).await;
+        let mut after = After::default();
+        if let Some(mut timeline) = unit.timeline(vm).await?
+            && timeline.vm.operation.is_none()
+        {
+            self.let_in(&mut unit, &mut timeline, false, &mut after).await?;
         }
+        unit.commit().await?;
+        self.carry_on(after).await;
         Ok(())
     }
 
@@ -270,16 +257,7 @@ impl App {
         let gone = step.changes.contains(&Change::VmGone);
         unit.record(&mut timeline, &step.changes).await?;
         let mut after = After::default();
-        if let Some((other, changes)) = step.elsewhere
-            && let Some(mut other) = unit.timeline(other).await?
-        {
-            unit.record(&mut other, &changes).await?;
-            after.kick.push(other.vm.id);
-            let gone = changes.contains(&Change::VmGone);
-            if gone || other.vm.operation.is_none() {
-                after.begin.extend(self.let_in(&mut unit, &mut other, gone).await?);
-            }
-        }
+        self.record_elsewhere(&mut unit, step.elsewhere, &mut after).await?;
         if operation.has_ended() {
             operation.ended_at = Some(at);
             let detail = why(&operation);
@@ -289,7 +267,7 @@ impl App {
         }
         unit.put_operation(&operation, account).await?;
         if operation.has_ended() && timeline.vm.operation.is_none() {
-            after.begin.extend(self.let_in(&mut unit, &mut timeline, gone).await?);
+            self.let_in(&mut unit, &mut timeline, gone, &mut after).await?;
         }
         unit.commit().await?;
         if operation.has_ended() {
@@ -301,13 +279,34 @@ impl App {
         Ok(after)
     }
 
+    /// Records what a transition means for another machine, whose line may go on then.
+    fn record_elsewhere<'a>(
+        &'a self,
+        unit: &'a mut Unit<'_>,
+        elsewhere: Option<(VmId, Vec<Change>)>,
+        after: &'a mut After,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Some((other, changes)) = elsewhere else { return Ok(()) };
+            let Some(mut other) = unit.timeline(other).await? else { return Ok(()) };
+            unit.record(&mut other, &changes).await?;
+            after.kick.push(other.vm.id);
+            let gone = changes.contains(&Change::VmGone);
+            if gone || other.vm.operation.is_none() {
+                self.let_in(unit, &mut other, gone, after).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Lets the next in line in; those that may not be are over.
     async fn let_in(
         &self,
         unit: &mut Unit<'_>,
         timeline: &mut Timeline,
         gone: bool,
-    ) -> Result<Option<OperationId>, StoreError> {
+        after: &mut After,
+    ) -> Result<(), StoreError> {
         let account = timeline.vm.account;
         for mut next in Operation::in_turn(unit.line(timeline.vm.id).await?) {
             let judged = if gone {
@@ -320,7 +319,8 @@ impl App {
                     next.phase = Phase::Waiting;
                     unit.record(timeline, &changes).await?;
                     unit.put_operation(&next, account).await?;
-                    return Ok(Some(next.id));
+                    after.begin.push(next.id);
+                    return Ok(());
                 }
                 Err(refusal) => {
                     let at = now();
@@ -328,18 +328,14 @@ impl App {
                     let step = step(&next, scene, Event::Refused(refusal));
                     next.phase = step.phase;
                     next.ended_at = Some(at);
-                    if let Some((other, changes)) = step.elsewhere
-                        && let Some(mut other) = unit.timeline(other).await?
-                    {
-                        unit.record(&mut other, &changes).await?;
-                    }
                     unit.put_operation(&next, account).await?;
                     let detail = why(&next);
                     self.tell_of(unit, &next, account, detail).await?;
+                    self.record_elsewhere(unit, step.elsewhere, after).await?;
                 }
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Takes up what was under way when an earlier control plane died.

@@ -5,7 +5,7 @@ use tintype_model::access::{Action, Caller, Home};
 use tintype_model::operation::Asker;
 use tintype_model::refusal::Code;
 use tintype_model::timeline::Timeline;
-use tintype_model::{AccountId, Refusal, SnapshotId, VmId};
+use tintype_model::{AccountId, DomainId, Refusal, SnapshotId, VmId};
 use tintype_store::{Account, Domain, Unit, User};
 
 /// How something is asked for.
@@ -147,6 +147,25 @@ impl App {
         let domain = found.pop().ok_or_else(unknown)?;
         caller.may_ever(action)?;
         Ok(domain)
+    }
+
+    /// The account and domain that a list is about.
+    pub(super) async fn account_and_domain(
+        &self,
+        unit: &mut Unit<'_>,
+        caller: &Caller,
+        account: Option<&str>,
+        domain: Option<&str>,
+    ) -> Answer<(Option<AccountId>, Option<DomainId>)> {
+        let account = match account {
+            None => None,
+            some => Some(self.find_account(unit, caller, Action::ReadVm, some).await?.id),
+        };
+        let domain = match domain {
+            None => None,
+            some => Some(self.find_domain(unit, caller, Action::ReadVm, some).await?.id),
+        };
+        Ok((account, domain))
     }
 
     /// A user by name or id, if the caller may do this with it, or is it.

@@ -14,10 +14,10 @@ use tintype_model::operation::{
 };
 use tintype_model::quota::reserved_bytes;
 use tintype_model::refusal::Code;
-use tintype_model::snapshot::Kind;
+use tintype_model::snapshot::{Kind, Quiesce};
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
-use tintype_model::{AccountId, DomainId, Moment, Refusal, SnapshotId, name};
+use tintype_model::{Moment, Refusal, SnapshotId, name};
 use tintype_store::{Page, SnapshotFilter, Unit};
 use tintype_wire::rest;
 use uuid::Uuid;
@@ -77,25 +77,6 @@ impl App {
         Ok(rest::List { items: found.iter().map(view::snapshot).collect(), next })
     }
 
-    /// The account and domain that a list is about.
-    pub(super) async fn account_and_domain(
-        &self,
-        unit: &mut Unit<'_>,
-        caller: &Caller,
-        account: Option<&str>,
-        domain: Option<&str>,
-    ) -> Answer<(Option<AccountId>, Option<DomainId>)> {
-        let account = match account {
-            None => None,
-            some => Some(self.find_account(unit, caller, Action::ReadVm, some).await?.id),
-        };
-        let domain = match domain {
-            None => None,
-            some => Some(self.find_domain(unit, caller, Action::ReadVm, some).await?.id),
-        };
-        Ok((account, domain))
-    }
-
     /// The snapshot tree of a machine (C33, C34).
     ///
     /// # Errors
@@ -119,11 +100,13 @@ impl App {
         let kind = match new.kind.as_deref() {
             None | Some("disk") => Kind::Disk,
             Some("disk-and-memory") => Kind::DiskAndMemory,
-            Some(other) => {
-                return Err(Refusal::new(Code::InvalidRequest)
-                    .detail(format!("kind {other:?}"))
-                    .hint("disk or disk-and-memory"));
-            }
+            Some(other) => return Err(unknown_word("kind", other, "disk or disk-and-memory")),
+        };
+        let quiesce = match new.quiesce.as_deref() {
+            None | Some("no") => Quiesce::No,
+            Some("try") => Quiesce::Try,
+            Some("required") => Quiesce::Required,
+            Some(other) => return Err(unknown_word("quiesce", other, "no, try or required")),
         };
         let host = self.agent.host().await;
         let expires_at = new.expires_at.as_deref().map(Moment::from_rfc3339).transpose()?;
@@ -135,6 +118,7 @@ impl App {
             name: new.name,
             description: new.description.unwrap_or_default(),
             kind,
+            quiesce,
             expires_at,
             protected: new.protected,
         };
@@ -160,11 +144,7 @@ impl App {
             None | Some("as-taken") => Power::AsTaken,
             Some("start") => Power::Start,
             Some("stopped") => Power::Stopped,
-            Some(other) => {
-                return Err(Refusal::new(Code::InvalidRequest)
-                    .detail(format!("power {other:?}"))
-                    .hint("as-taken, start or stopped"));
-            }
+            Some(other) => return Err(unknown_word("power", other, "as-taken, start or stopped")),
         };
         let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
@@ -309,6 +289,10 @@ impl App {
         self.spread_news();
         self.snapshot(caller, id).await
     }
+}
+
+fn unknown_word(field: &str, word: &str, known: &str) -> Refusal {
+    Refusal::new(Code::InvalidRequest).detail(format!("{field} {word:?}")).hint(known)
 }
 
 /// What a deletion is about.

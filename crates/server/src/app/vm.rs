@@ -248,10 +248,10 @@ impl App {
         let id = timeline.vm.id;
         let changes = self.plain_changes(&mut unit, caller, &timeline, &edit).await?;
         let hardware = other_hardware(caller, &timeline, &edit)?;
+        let in_line = how.queue && timeline.vm.operation.is_some();
         let at_once = match &hardware {
-            None => Some(Vec::new()),
-            Some(_) if how.queue && timeline.vm.operation.is_some() => None,
-            Some(set) => set.at_once(&timeline)?,
+            Some(set) if !in_line => set.at_once(&timeline)?,
+            _ => None,
         };
         if !changes.is_empty() || hardware.is_some() {
             let account = timeline.vm.account;
@@ -259,13 +259,17 @@ impl App {
             unit.record(&mut timeline, &changes).await.map_err(stored)?;
             self.tell(&mut unit, caller, "vm-edited", Some(account), detail).await?;
         }
-        let Some(at_once) = at_once else {
-            let set = hardware.ok_or_else(|| Refusal::new(Code::Internal))?;
-            let command = Command::SetVm(Box::new(set));
-            let accepted = self.give(unit, timeline, caller, how, Order::new(command)).await?;
-            return Ok(Edited::Accepted(Box::new(accepted)));
-        };
-        unit.record(&mut timeline, &at_once).await.map_err(stored)?;
+        match (at_once, hardware) {
+            (None, Some(set)) => {
+                let order = Order::new(Command::SetVm(Box::new(set)));
+                let accepted = self.give(unit, timeline, caller, how, order).await?;
+                return Ok(Edited::Accepted(Box::new(accepted)));
+            }
+            (at_once, _) => {
+                let changes = at_once.unwrap_or_default();
+                unit.record(&mut timeline, &changes).await.map_err(stored)?;
+            }
+        }
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         let mut unit = self.store.read().await.map_err(stored)?;
@@ -317,7 +321,7 @@ impl App {
         name::check_vm_name(&clone.name)?;
         let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::CloneVm, vm).await?;
+        let mut timeline = self.load(&mut unit, caller, Action::CloneVm, vm).await?;
         let account = timeline.vm.account;
         refuse_taken(&mut unit, account, &clone.name).await?;
         let from = clone.snapshot.map(SnapshotId);
@@ -343,7 +347,6 @@ impl App {
         unit.add_vm(&fresh).await.map_err(stored)?;
         let mut made = Timeline::of(fresh);
         let order = Order { snapshot: from, ..Order::new(command) };
-        let mut timeline = timeline;
         let operation = self.take(&mut unit, &mut timeline, caller, how, order).await?;
         // Nobody begins anything with the clone before it is made.
         let held = [Change::VmOperation(Some(operation.id))];

@@ -20,11 +20,12 @@ pub struct Snapshot {
     pub description: String,
     /// `disk` or `disk-and-memory`.
     pub kind: String,
-    /// What its disks may be trusted with: `crash` or `clean`.
+    /// What its disks may be trusted with: `crash` (as after a power failure), `clean` (it was off)
+    /// or `quiesced` (the guest had written everything and held still).
     pub consistency: String,
     /// `creating`, `ready`, `reverting`, `deleting` or `unavailable`.
     pub state: String,
-    /// Why it is unavailable.
+    /// Why it is unavailable, or less than was asked for.
     pub reason: Option<Problem>,
     /// The snapshot it was taken after.
     pub parent: Option<Uuid>,
@@ -80,6 +81,11 @@ pub struct NewSnapshot {
     /// `disk` (if not given) or `disk-and-memory`.
     #[serde(default)]
     pub kind: Option<String>,
+    /// Whether the guest agent freezes filesystems for it: `no` (if not given), `try` or
+    /// `required`.
+    /// With memory nothing is frozen, for memory holds what is not written.
+    #[serde(default)]
+    pub quiesce: Option<String>,
     /// When it shall go by itself (RFC 3339); never if not given.
     #[serde(default)]
     pub expires_at: Option<String>,
