@@ -12,6 +12,7 @@
 //! | `epoch [N]` | the epoch in RAM and on each disk, after setting all |
 //! | `write RATE` | numbered blocks to each disk, RATE a second (0 stops) |
 //! | `blocks` | per disk: last number in RAM, on disk, damaged, torn |
+//! | `tick US` | ticks also at the agent's port, as plain numbers, every US microseconds |
 //! | `gap` | longest time between two ticks by the guest's own clock, then reset |
 
 mod blocks;
@@ -89,6 +90,10 @@ impl Guest {
                 Ok((*rate).to_owned())
             }
             ["blocks"] => self.disks.report(),
+            ["tick", period_us] => {
+                ticks::Ticks::tick_at_port(number(period_us)?)?;
+                Ok((*period_us).to_owned())
+            }
             ["gap"] => Ok(self.ticks.largest_gap_us().to_string()),
             _ => Err(format!("unknown command {line:?}")),
         }

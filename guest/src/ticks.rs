@@ -1,6 +1,10 @@
 //! A tick every few milliseconds: what an observer outside measures standstills by.
 
 use crate::console::Console;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -36,8 +40,37 @@ impl Ticks {
         Self { largest_gap_us }
     }
 
+    /// Ticks also at the agent's port, which is faster than the console: every `period_us`, a line
+    /// with a number.
+    pub(crate) fn tick_at_port(period_us: u64) -> Result<(), String> {
+        let period = Duration::from_micros(period_us.max(100));
+        let mut port = open_port().map_err(|error| error.to_string())?;
+        thread::spawn(move || {
+            let mut due = Instant::now();
+            for n in 0_u64.. {
+                due += period;
+                match due.checked_duration_since(Instant::now()) {
+                    Some(wait) => thread::sleep(wait),
+                    None => due = Instant::now(),
+                }
+                // Nobody listens now and then; a tick that is not heard is lost.
+                let _ = port.write_all(format!("{n}\n").as_bytes());
+            }
+        });
+        Ok(())
+    }
+
     /// The longest time between two ticks since the last call, in microseconds of guest time.
     pub(crate) fn largest_gap_us(&self) -> u64 {
         self.largest_gap_us.swap(0, Ordering::Relaxed)
     }
+}
+
+/// The only virtio-serial port that a machine has.
+fn open_port() -> io::Result<File> {
+    let mut ports = fs::read_dir("/sys/class/virtio-ports")?;
+    let port = ports.next().ok_or_else(|| io::Error::other("there is no port"))??;
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NONBLOCK);
+    options.open(Path::new("/dev").join(port.file_name()))
 }

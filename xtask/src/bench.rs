@@ -10,23 +10,36 @@ const DOCUMENT: &str = "docs/benchmarks.md";
 
 /// Lists and creates with 20,000 machines and a million snapshots, or as many as are said.
 pub(crate) fn lists(root: &Path, machines: u32, each: u32) -> Result<()> {
-    let cargo = || {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(root);
-        command
-    };
-    run(cargo().args(["build", "--release", "--package", "tintype"]))?;
-    let output = cargo()
-        .args(["bench", "--package", "tintype-server", "--bench", "lists", "--"])
-        .args([machines.to_string(), each.to_string()])
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
+    run(cargo(root).args(["build", "--release", "--package", "tintype"]))?;
+    let bench = ["bench", "--package", "tintype-server", "--bench", "lists", "--"];
+    measure(root, "lists", cargo(root).args(bench).args([machines.to_string(), each.to_string()]))
+}
+
+/// How long guests of these sizes stand still for snapshots and reverts.
+pub(crate) fn shutter(root: &Path, memory: &str, runs: u32) -> Result<()> {
+    crate::guest::build(root)?;
+    let packages = ["--package", "tintype", "--package", "tintype-e2e"];
+    run(cargo(root).args(["build", "--release"]).args(packages))?;
+    let program = root.join("target/release/shutter");
+    let runs = runs.to_string();
+    measure(root, "shutter", Command::new(program).args(["--memory", memory, "--runs", &runs]))
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+/// Runs a benchmark that prints tables, and puts them into the document.
+fn measure(root: &Path, name: &str, command: &mut Command) -> Result<()> {
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
         bail!("the benchmark failed");
     }
     let table = String::from_utf8(output.stdout)?;
     print!("{table}");
-    write(root, "lists", &format!("{}\n\n{}", machine()?, table.trim()))
+    write(root, name, &format!("{}\n\n{}", machine()?, table.trim()))
 }
 
 /// What the numbers were measured on.

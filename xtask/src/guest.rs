@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the guest drives: disks and the power button.
-const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "button", "evdev"];
+/// What the guest drives: disks, the agent's port and the power button.
+const MODULES: [&str; 5] = ["virtio_pci", "virtio_blk", "virtio_console", "button", "evdev"];
 
 /// Builds `target/guest/{vmlinuz,initrd.gz}`; quick when nothing changed.
 pub(crate) fn build(root: &Path) -> Result<()> {
@@ -15,8 +15,8 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     fs::create_dir_all(&out)?;
     let program = build_program(root)?;
     let kernel = unpack_kernel(&out)?;
-    let stamp =
-        format!("{}\n{}\n", kernel.version, digest(&[&program, Path::new("/bin/busybox")])?);
+    let files = digest(&[&program, Path::new("/bin/busybox")])?;
+    let stamp = format!("{}\n{}\n{files}\n", kernel.version, MODULES.join(" "));
     let stamp_file = out.join("stamp");
     if fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp)
         && out.join("initrd.gz").exists()

@@ -48,6 +48,15 @@ enum Bench {
         #[arg(long, default_value_t = 50)]
         each: u32,
     },
+    /// How long a guest stands still for snapshots and reverts, as seen from outside
+    Shutter {
+        /// Sizes of the guest's memory in MiB, with commas between
+        #[arg(long, default_value = "1024,4096")]
+        memory: String,
+        /// How often each thing is done
+        #[arg(long, default_value_t = 20)]
+        runs: u32,
+    },
 }
 
 fn main() -> Result<()> {
@@ -57,6 +66,7 @@ fn main() -> Result<()> {
         Task::Tidy { write } => tidy::tidy(root, write),
         Task::Openapi => openapi::write(root),
         Task::Bench(Bench::Lists { machines, each }) => bench::lists(root, machines, each),
+        Task::Bench(Bench::Shutter { memory, runs }) => bench::shutter(root, &memory, runs),
         Task::Kills => kills(root),
     }
 }

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tintype_drivers::steps;
 use tintype_drivers::{Diary, Note};
-use tintype_model::EffectId;
 use tintype_model::effect::{Effect, Outcome};
+use tintype_model::{EffectId, Moment};
 use tintype_wire::agent::Progress;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -138,12 +139,22 @@ impl Diary for Journal {
 
     fn tell(&mut self, step: &str, fraction: f64) {
         let mut progress = self.progress.lock().expect("no holder panics");
-        *progress = Progress { fraction: fraction.clamp(0.0, 1.0), step: step.to_owned() };
+        if progress.step != step {
+            *progress = begun(step);
+        }
+        progress.fraction = fraction.clamp(0.0, 1.0);
     }
 
     fn is_cancelled(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
+}
+
+/// A step that begins now.
+pub(crate) fn begun(step: &str) -> Progress {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    Progress { fraction: 0.0, step: step.to_owned(), since }
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -161,7 +172,7 @@ mod tests {
     use tintype_wire::agent::Progress;
 
     fn progress() -> Arc<Mutex<Progress>> {
-        Arc::new(Mutex::new(Progress { fraction: 0.0, step: String::new() }))
+        Arc::new(Mutex::new(super::begun("begun")))
     }
 
     #[test]

@@ -8,4 +8,4 @@ mod journal;
 mod local;
 mod perform;
 
-pub use local::{LocalAgent, OpenError};
+pub use local::{Helpers, LocalAgent, OpenError};

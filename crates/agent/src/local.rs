@@ -1,7 +1,7 @@
 //! The agent of the host we run on.
 
 use crate::console::Consoles;
-use crate::journal::{Journals, Known};
+use crate::journal::{Journals, Known, begun};
 use crate::{host, perform};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use tintype_drivers::qemu::{Folder, ProbeError, Qemu, Watch, probe};
+use tintype_drivers::qemu::{Folder, PageServers, ProbeError, Qemu, Watch, probe};
 use tintype_drivers::{GuestUser, Hypervisor, steps, volume};
 use tintype_model::config::Accel;
 use tintype_model::effect::{Effect, Facts, Outcome};
@@ -60,16 +60,25 @@ struct Running {
     stop: Arc<AtomicBool>,
 }
 
+/// The processes beside tintype, which live on when it dies.
+#[derive(Debug)]
+pub struct Helpers {
+    /// Lets guests that are held go on: it has to run the watchdog over its standard input.
+    pub watchdog: Command,
+    /// Serve memory to machines that run already.
+    pub page_servers: PageServers,
+}
+
 impl LocalAgent {
-    /// Opens the host's data folder, looks at the hypervisor, starts the watchdog (`watchdog` has
-    /// to run it) and finds the guests that run.
+    /// Opens the host's data folder, looks at the hypervisor, starts the watchdog and finds the
+    /// guests that run.
     ///
     /// # Errors
     /// When the folder or the hypervisor cannot be used.
     pub fn open(
         data: &Path,
         accel: Option<Accel>,
-        watchdog: Command,
+        helpers: Helpers,
     ) -> Result<Arc<Self>, OpenError> {
         let pool = data.join("pools/default");
         make_folders(data, &pool).map_err(|error| OpenError::Io(data.to_owned(), error))?;
@@ -77,8 +86,8 @@ impl LocalAgent {
         let pool = data.join("pools/default");
         let io_error = |error| OpenError::Io(data.clone(), error);
         let capabilities = probe(&data.join("host"), accel)?;
-        let watch = Arc::new(Watch::spawn(watchdog).map_err(io_error)?);
-        let qemu = Qemu::new(pool.clone(), capabilities, watch);
+        let watch = Arc::new(Watch::spawn(helpers.watchdog).map_err(io_error)?);
+        let qemu = Qemu::new(pool.clone(), capabilities, watch, helpers.page_servers);
         let journals = Journals::open(data.join("host/journal")).map_err(io_error)?;
         let shared = Shared {
             qemu,
@@ -142,7 +151,7 @@ fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
 impl Shared {
     fn perform(&self, id: EffectId, effect: &Effect, stop: &Arc<AtomicBool>) -> Outcome {
         let _counting = steps::begin(effect.word());
-        let progress = Arc::new(Mutex::new(Progress { fraction: 0.0, step: "begun".to_owned() }));
+        let progress = Arc::new(Mutex::new(begun("begun")));
         self.progress.lock().expect("no holder panics").insert(id, Arc::clone(&progress));
         let outcome = self.journaled(id, effect, progress, stop).unwrap_or_else(|error| {
             let reason = Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
@@ -298,7 +307,11 @@ impl Agent for LocalAgent {
         let shared = Arc::clone(&self.shared);
         let look = move || {
             let machines = shared.qemu.machines();
-            machines.into_iter().map(|vm| (vm, shared.qemu.state(vm))).collect()
+            let look = |vm| {
+                shared.qemu.tend(vm);
+                (vm, shared.qemu.state(vm))
+            };
+            machines.into_iter().map(look).collect()
         };
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }

@@ -58,6 +58,12 @@ pub(crate) enum Verb {
     /// Let stopped guests run again when tintype dies (started by serve)
     #[command(hide = true)]
     Watchdog,
+    /// Serve memory to a virtual machine that runs already (started by serve)
+    #[command(hide = true)]
+    PageServer {
+        /// What to serve to whom
+        job: String,
+    },
     /// Virtual machines
     #[command(subcommand)]
     Vm(VmVerb),

@@ -21,6 +21,15 @@ fn main() -> ExitCode {
         commands::serve::watchdog();
         return ExitCode::SUCCESS;
     }
+    if let Verb::PageServer { job } = &args.verb {
+        return match tintype_drivers::qemu::run_page_server(job) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("tintype page-server: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(args.output),
@@ -43,7 +52,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     };
     match verb {
         Verb::Serve(serve) => commands::serve::serve(serve).await,
-        Verb::Watchdog => Ok(()),
+        Verb::Watchdog | Verb::PageServer { .. } => Ok(()),
         Verb::Vm(verb) => commands::vm::run(&context()?, verb).await,
         Verb::Disk(verb) => commands::disk::run(&context()?, verb).await,
         Verb::Snapshot(verb) => commands::snapshot::run(&context()?, verb).await,

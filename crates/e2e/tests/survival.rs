@@ -101,3 +101,58 @@ fn a_stopped_guest_runs_again_though_nobody_restarts_us() -> Result<()> {
     assert!(operations.items.iter().all(Operation::has_ended));
     Ok(())
 }
+
+/// The processes that serve memory to machines of this world.
+fn page_servers(world: &World) -> Vec<i32> {
+    let data = world.data().display().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let serves = |id: &i32| {
+        let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains("page-server") && command.contains(&data)
+    };
+    ids.filter(serves).collect()
+}
+
+/// E28, R11: a machine that runs gets the rest of its memory, though tintype dies, who serves it
+/// dies, and the snapshot is deleted meanwhile; then there is nothing left of it.
+#[test]
+fn memory_arrives_whoever_dies() -> Result<()> {
+    let mut world = World::start()?;
+    let vm = TestVm::create(&world, "web", 768)?;
+    vm.start(&world)?;
+    let filled = vm.guest.fill(75)?;
+    vm.guest.set_nonce(1)?;
+    let base = vm.snapshot(&world, "base", "disk-and-memory")?;
+    for round in ["who serves", "tintype", "both"] {
+        vm.guest.set_nonce(2)?;
+        vm.revert(&world, &base)?;
+        let serving = page_servers(&world);
+        assert_eq!(serving.len(), 1, "{round}: its memory is not there yet");
+        if round != "who serves" {
+            world.kill();
+        }
+        if round != "tintype" {
+            let pid = rustix::process::Pid::from_raw(serving[0]).context("it has an id")?;
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        }
+        if round != "who serves" {
+            world.serve(&[])?;
+        }
+        if round == "both" {
+            vm.delete(&world, &base, "one")?;
+        }
+        assert_eq!(vm.guest.nonce()?, 1, "{round}");
+        let verified = vm.guest.verify()?;
+        assert_eq!((verified.pages, verified.bad), (filled, 0), "{round}");
+    }
+    // It can be snapshotted again once all has come, and nobody serves any more.
+    vm.snapshot(&world, "again", "disk-and-memory")?;
+    assert_eq!(page_servers(&world), [0; 0]);
+    let notes = world.pool().join(".instances").join(vm.id.to_string());
+    let kept = fs::read_dir(notes)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let kept: Vec<String> = kept.filter(|name| name.ends_with(".memory")).collect();
+    assert_eq!(kept, [""; 0]);
+    Ok(())
+}

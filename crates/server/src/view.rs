@@ -1,5 +1,6 @@
 //! What is recorded, as it stands on the wire.
 
+use crate::app::now;
 use std::collections::BTreeMap;
 use tintype_model::config::{Accel, Config, Firmware, Network, Platform, Role};
 use tintype_model::operation::{Ending, Forecast, Operation, Phase};
@@ -378,6 +379,7 @@ pub(crate) fn edited(edit: &rest::EditVm) -> String {
 }
 
 pub(crate) fn operation(operation: &Operation, progress: Option<Progress>) -> rest::Operation {
+    let eta = progress.as_ref().filter(|_| !operation.has_ended()).and_then(eta);
     let (fraction, step) = match (&operation.phase, progress) {
         (Phase::Queued, _) => (0.0, "in line behind another operation".to_owned()),
         (Phase::Waiting, _) => (0.0, "waiting for background work to give way".to_owned()),
@@ -395,7 +397,7 @@ pub(crate) fn operation(operation: &Operation, progress: Option<Progress>) -> re
         snapshot: operation.snapshot.map(|id| id.0),
         progress: fraction,
         step,
-        eta: eta(operation, fraction),
+        eta,
         error: match &operation.phase {
             Phase::Ended(Ending::Failed(reason)) => Some(rest::Problem::from(reason)),
             _ => None,
@@ -406,16 +408,16 @@ pub(crate) fn operation(operation: &Operation, progress: Option<Progress>) -> re
     }
 }
 
-/// When it will have ended if it goes on as it did; nothing while that would be a guess.
-fn eta(operation: &Operation, fraction: f64) -> Option<String> {
-    if operation.has_ended() || fraction < 0.05 {
+/// When what is done now will have ended if it goes on as it did; nothing while that would be a
+/// guess.
+fn eta(progress: &Progress) -> Option<String> {
+    if progress.fraction < 0.05 {
         return None;
     }
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
-    let now = i64::try_from(since.as_millis()).ok()?;
-    let elapsed = (now - operation.created_at.0) as f64;
-    let left = elapsed / fraction * (1.0 - fraction);
-    Some(Moment(now + left as i64).to_rfc3339())
+    let now = now();
+    let elapsed = (now.0 - progress.since.0) as f64;
+    let left = elapsed / progress.fraction * (1.0 - progress.fraction);
+    Some(Moment(now.0 + left as i64).to_rfc3339())
 }
 
 /// Where the next page begins, if this one is full.

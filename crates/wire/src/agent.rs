@@ -7,7 +7,7 @@ use tintype_model::capability::Capabilities;
 use tintype_model::effect::{Effect, Outcome};
 use tintype_model::layer::Format;
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, Refusal, VmId};
+use tintype_model::{EffectId, Moment, Refusal, VmId};
 use tokio::sync::mpsc;
 
 /// The hand on a host.
@@ -58,6 +58,8 @@ pub struct Progress {
     pub fraction: f64,
     /// What is being done.
     pub step: String,
+    /// Since when that is done.
+    pub since: Moment,
 }
 
 /// What was found out about a file that shall become a disk.

@@ -4,9 +4,11 @@
 //! so does the witness.
 
 mod answers;
+mod pulse;
 mod ticks;
 
 pub use answers::{Blocks, Epochs, Verified};
+pub use pulse::Pulse;
 pub use ticks::{Gap, Ticks};
 
 use anyhow::{Context, Result, bail};

@@ -29,6 +29,13 @@ impl Ticks {
         self.seen.get(at).map(|&(at, _)| at)
     }
 
+    /// When the first tick after a moment was seen that the guest has counted before: it was taken
+    /// back to then.
+    pub fn first_below(&self, number: u64, moment: Instant) -> Option<Instant> {
+        let from = self.seen.partition_point(|&(at, _)| at <= moment);
+        self.seen[from..].iter().find(|&&(_, seen)| seen < number).map(|&(at, _)| at)
+    }
+
     /// The number of the last tick.
     pub fn last_number(&self) -> Option<u64> {
         self.seen.last().map(|&(_, number)| number)

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tintype_agent::LocalAgent;
-use tintype_drivers::{qemu, steps};
+use tintype_agent::{Helpers, LocalAgent};
+use tintype_drivers::qemu::{self, PageServers};
+use tintype_drivers::steps;
 use tintype_model::config::Accel as ModelAccel;
 use tintype_server::app::App;
 use tintype_server::{Gate, router};
@@ -131,7 +132,7 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
         Failure::plain(format!("cannot listen at {address}"), error.to_string())
     })?;
     let address = listener.local_addr()?;
-    let agent = LocalAgent::open(&data, accel, watchdog_command()?)
+    let agent = LocalAgent::open(&data, accel, helpers()?)
         .map_err(|error| Failure::plain("this host cannot run guests", error.to_string()))?;
     let store = Store::open(&data.join("tintype.db"))
         .await
@@ -243,10 +244,13 @@ async fn asked_to_end() {
     }
 }
 
-fn watchdog_command() -> Result<Command, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("watchdog");
-    Ok(command)
+/// This program again, in other roles.
+fn helpers() -> Result<Helpers, Failure> {
+    let program = std::env::current_exe()?;
+    let mut watchdog = Command::new(&program);
+    watchdog.arg("watchdog");
+    let page_servers = PageServers::Processes(program, vec!["page-server".to_owned()]);
+    Ok(Helpers { watchdog, page_servers })
 }
 
 /// `tintype watchdog`: talks to whoever started it, over standard input.

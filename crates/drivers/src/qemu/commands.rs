@@ -46,6 +46,8 @@ commands! {
     QueryBlock "query-block" asks true -> Vec<BlockDevice> {}
     /// Which character devices there are.
     QueryChardev "query-chardev" asks true -> Vec<Chardev> {}
+    /// Waits for somebody who goes on sending memory.
+    MigrateRecover "migrate-recover" -> Nothing { uri: String }
     /// The version.
     QueryVersion "query-version" asks true -> Version {}
     /// The machine types.
@@ -172,6 +174,10 @@ pub enum MigrationStatus {
     PreSwitchover,
     /// Saving devices.
     Device,
+    /// The machine runs, and its memory is still coming in.
+    PostcopyActive,
+    /// The machine runs, and nobody sends the rest of its memory.
+    PostcopyPaused,
     /// One that Tintype does not use.
     #[serde(other)]
     Other,
@@ -184,8 +190,6 @@ pub struct RamInfo {
     pub normal: u64,
     /// Pages found to be zero.
     pub duplicate: u64,
-    /// Bytes written.
-    pub transferred: u64,
     /// Bytes there are.
     pub total: u64,
 }

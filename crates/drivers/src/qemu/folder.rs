@@ -68,6 +68,35 @@ impl Folder {
         self.notes().join(format!("{number}.log"))
     }
 
+    /// The file that says which of a snapshot's memory was touched first after a revert.
+    pub fn touched(&self, snapshot: SnapshotId) -> PathBuf {
+        self.notes().join(format!("{snapshot}.touched"))
+    }
+
+    /// The memory that an instance is still served from, whatever becomes of the snapshot.
+    pub fn kept_memory(&self, instance: u32) -> PathBuf {
+        self.notes().join(format!("{instance}.memory"))
+    }
+
+    /// Keeps a snapshot's memory for as long as an instance is served from it.
+    pub fn keep_memory(&self, snapshot: SnapshotId, instance: u32) -> io::Result<PathBuf> {
+        let kept = self.kept_memory(instance);
+        let _ = fs::remove_file(&kept);
+        fs::hard_link(self.path.join(Self::memory_name(snapshot)), &kept)?;
+        Ok(kept)
+    }
+
+    /// Gives up the memory that was kept for an instance, if it was.
+    pub fn let_go_of_memory(&self, instance: u32) {
+        let _ = fs::remove_file(self.kept_memory(instance));
+    }
+
+    /// Removes a snapshot's memory, which may be gone already.
+    pub fn remove_memory(&self, snapshot: SnapshotId) -> io::Result<()> {
+        let _ = fs::remove_file(self.touched(snapshot));
+        self.remove_file(&Self::memory_name(snapshot))
+    }
+
     /// Makes a folder for the next instance.
     pub fn new_instance(&self) -> io::Result<u32> {
         let run = self.path.join("run");
@@ -113,12 +142,13 @@ impl Folder {
         for number in self.numbers().into_iter().filter(|&number| Some(number) != keep) {
             let _ = fs::remove_dir_all(self.instance(number));
             let _ = fs::remove_file(self.record(number));
+            self.let_go_of_memory(number);
             let _ = fs::remove_file(self.log(number));
         }
     }
 
     /// Removes a file, which may be gone already.
-    pub fn remove_file(&self, name: &str) -> io::Result<()> {
+    fn remove_file(&self, name: &str) -> io::Result<()> {
         let path = self.path.join(name);
         let removed = steps::around("file remove memory", || fs::remove_file(path));
         match removed {

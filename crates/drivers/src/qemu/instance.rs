@@ -51,14 +51,15 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts a process for a machine and waits until it answers.
+    /// Starts a process for a machine, in the folder that was made for this number, and waits until
+    /// it answers.
     pub(super) fn launch(
         folder: &Folder,
+        number: u32,
         launch: &Launch,
         capabilities: &Capabilities,
         begin: Begin,
     ) -> Result<Self, InstanceError> {
-        let number = folder.new_instance()?;
         let mut command = launch::command(folder, number, launch, capabilities, begin)?;
         let mut child = steps::around("spawn qemu", || command.spawn())?;
         // The command holds our copies of descriptors that the process has inherited.

@@ -103,7 +103,11 @@ pub(super) fn command(
     match begin {
         Begin::Run => {}
         Begin::Held => args.0.push("-S".to_owned()),
-        Begin::Load | Begin::Apart => args.add("-incoming", "defer"),
+        Begin::Load | Begin::Apart => {
+            // It waits for our word also when its memory says that it ran.
+            args.0.push("-S".to_owned());
+            args.add("-incoming", "defer");
+        }
     }
     let log = File::create(folder.log(number))?;
     let mut command = Command::new("qemu-system-x86_64");

@@ -19,11 +19,15 @@ const SECTION_PART: u8 = 2;
 const SECTION_END: u8 = 3;
 const SECTION_FULL: u8 = 4;
 const SUBSECTION: u8 = 5;
+const DESCRIPTION: u8 = 6;
 const CONFIGURATION: u8 = 7;
 const FOOTER: u8 = 0x7e;
 const MEM_SIZE: u64 = 4;
 const END_OF_ROUND: u64 = 0x10;
-const PAGE: u64 = 4096;
+/// The size of a page.
+pub(super) const PAGE: u64 = 4096;
+/// Larger than the device state of any machine, in bytes.
+const DEVICES_MOST: u64 = 64 << 20;
 /// More blocks than any machine has.
 const BLOCKS_MOST: usize = 1024;
 
@@ -56,6 +60,8 @@ pub struct Block {
 pub struct Layout {
     /// The machine type that wrote it.
     pub machine: String,
+    /// The number of the section that holds RAM.
+    pub section: u32,
     /// Its RAM blocks.
     pub blocks: Vec<Block>,
     /// Where the state of the devices begins.
@@ -95,7 +101,7 @@ impl Layout {
                 _ => return Err(FormatError::Damaged("it has no device state after RAM")),
             }
         }
-        Ok(Self { machine, blocks, devices_at: at.at - 1 })
+        Ok(Self { machine, section, blocks, devices_at: at.at - 1 })
     }
 
     /// Whether this is the memory of such a machine.
@@ -111,6 +117,28 @@ impl Layout {
             Some(ram) if ram.length == memory_bytes => Ok(()),
             _ => Err(FormatError::Damaged("its RAM has another size than the machine's")),
         }
+    }
+
+    /// The state of the devices, without the end of the stream and the description that follows it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has no end.
+    pub fn devices(&self, file: &File) -> Result<Vec<u8>, FormatError> {
+        let length = file.metadata()?.len().saturating_sub(self.devices_at);
+        if length > DEVICES_MOST {
+            return Err(FormatError::Damaged("its device state is too large"));
+        }
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, self.devices_at)?;
+        let ends = |at: &usize| match &bytes[*at..] {
+            [0, DESCRIPTION, a, b, c, d, rest @ ..] => {
+                u32::from_be_bytes([*a, *b, *c, *d]) as usize == rest.len()
+            }
+            _ => false,
+        };
+        let end = (0..bytes.len()).rev().find(ends);
+        bytes.truncate(end.ok_or(FormatError::Damaged("its device state does not end"))?);
+        Ok(bytes)
     }
 
     /// Fills the page bitmaps from where the file has data.

@@ -11,6 +11,8 @@ mod guest_agent;
 mod instance;
 mod launch;
 pub mod mapped_ram;
+mod page_server;
+mod postcopy;
 mod probe;
 mod process;
 mod qmp;
@@ -23,6 +25,8 @@ mod watchdog;
 
 pub use folder::Folder;
 pub use instance::Instance;
+use instance::InstanceError;
+pub use page_server::{PageServers, run as run_page_server};
 pub use probe::{ProbeError, probe};
 pub use qmp::{Qmp, QmpError};
 pub use watchdog::{Watch, run as run_watchdog};
@@ -54,6 +58,7 @@ pub struct Qemu {
     user: Option<GuestUser>,
     volume: Qcow2,
     watch: Arc<Watch>,
+    page_servers: PageServers,
     live: Mutex<BTreeMap<VmId, Arc<Instance>>>,
     /// How machines ended that were not asked to.
     ended: Mutex<BTreeMap<VmId, VmState>>,
@@ -61,7 +66,12 @@ pub struct Qemu {
 
 impl Qemu {
     /// Drives the machines whose folders lie in `root`; finds the processes that run already.
-    pub fn new(root: PathBuf, capabilities: Capabilities, watch: Arc<Watch>) -> Self {
+    pub fn new(
+        root: PathBuf,
+        capabilities: Capabilities,
+        watch: Arc<Watch>,
+        page_servers: PageServers,
+    ) -> Self {
         let user = GuestUser::for_guests();
         let volume = Qcow2::new(root.clone(), user);
         let qemu = Self {
@@ -70,6 +80,7 @@ impl Qemu {
             user,
             volume,
             watch,
+            page_servers,
             live: Mutex::default(),
             ended: Mutex::default(),
         };
@@ -114,6 +125,21 @@ impl Qemu {
         self.ended.lock().expect("no holder panics").insert(vm, state);
         live.remove(&vm);
         None
+    }
+
+    /// Looks after a machine that still gets memory, and gives up what is kept for one that is
+    /// gone.
+    pub fn tend(&self, vm: VmId) {
+        let folder = self.folder(vm);
+        if let Some(instance) = self.instance(vm) {
+            if let Err(error) = revert::go_on_serving(self, &folder, &instance) {
+                tracing::warn!(%vm, %error, "memory of the last revert is missing");
+            }
+        } else if let Some(number) = folder.current()
+            && !Instance::recorded(&folder, number).is_some_and(Process::is_alive)
+        {
+            folder.let_go_of_memory(number);
+        }
     }
 
     /// The folder of a machine.
@@ -226,7 +252,9 @@ impl Hypervisor for Qemu {
             return failed(Code::HypervisorFailed, &MUTE, Facts::default());
         }
         let folder = self.folder(launch.vm);
-        let started = Instance::launch(&folder, launch, &self.capabilities, launch::Begin::Run);
+        let started = folder.new_instance().map_err(InstanceError::from).and_then(|number| {
+            Instance::launch(&folder, number, launch, &self.capabilities, launch::Begin::Run)
+        });
         match started {
             Ok(instance) => {
                 folder.set_current(instance.number());
@@ -323,7 +351,7 @@ impl Hypervisor for Qemu {
     fn remove_memory(&self, vm: VmId, snapshots: &[SnapshotId]) -> Outcome {
         let folder = self.folder(vm);
         for &snapshot in snapshots {
-            if let Err(error) = folder.remove_file(&Folder::memory_name(snapshot)) {
+            if let Err(error) = folder.remove_memory(snapshot) {
                 return failed(Code::StorageFailed, &error, Facts::default());
             }
         }

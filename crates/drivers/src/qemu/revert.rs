@@ -5,16 +5,19 @@
 //! then every failure leaves the machine as it was.
 
 use super::commands::{
-    Capability, Cont, MigrateIncoming, MigrateSetCapabilities, MigrationStatus, QueryMigrate,
+    Capability, Cont, MigrateIncoming, MigrateRecover, MigrateSetCapabilities, MigrationInfo,
+    MigrationStatus, QueryMigrate,
 };
 use super::instance::{Instance, InstanceError};
 use super::launch::Begin;
 use super::mapped_ram::{FormatError, Layout};
+use super::page_server::Job;
 use super::qmp::QmpError;
 use super::watchdog::Heal;
 use super::{Folder, Qemu, failed};
 use crate::diary::{Diary, Note};
 use crate::hypervisor::Hypervisor;
+use crate::steps;
 use crate::volume::Volume;
 use std::fs::File;
 use std::io;
@@ -25,6 +28,9 @@ use tintype_model::effect::{After, Facts, Launch, Outcome, Revert};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
 use tintype_model::{Refusal, SnapshotId, VmId};
+
+/// How long a machine may take to load its devices.
+const LOADING: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RevertError {
@@ -136,12 +142,18 @@ fn make_ready(
         After::Resumed => Begin::Load,
         After::Booted | After::Stopped => Begin::Held,
     };
-    let instance = Instance::launch(folder, &revert.launch, &qemu.capabilities, begin)?;
+    let begun = Instant::now();
+    let number = folder.new_instance()?;
+    if begin == Begin::Load {
+        serve_memory(qemu, folder, number, revert.snapshot)?;
+    }
+    let instance = Instance::launch(folder, number, &revert.launch, &qemu.capabilities, begin)?;
+    let started = begun.elapsed();
     let ready = diary
         .note(Note::Launched { instance: instance.number() })
         .map_err(RevertError::from)
         .and_then(|()| match begin {
-            Begin::Load | Begin::Apart => load(&instance, revert.snapshot),
+            Begin::Load | Begin::Apart => load_on_demand(&instance, revert.snapshot),
             Begin::Run | Begin::Held => Ok(()),
         });
     if let Err(error) = ready {
@@ -149,10 +161,89 @@ fn make_ready(
         folder.clear_instances(folder.current());
         return Err(error);
     }
+    tracing::debug!(?started, ready = ?begun.elapsed(), "the next process is ready");
     Ok(instance)
 }
 
-/// Has an instance load a snapshot's memory.
+/// The socket at which an instance waits for memory, as it names it itself.
+fn incoming_socket(number: u32) -> String {
+    format!("run/{number}/incoming.sock")
+}
+
+/// Has somebody serve a snapshot's memory to an instance that is about to be started.
+fn serve_memory(
+    qemu: &Qemu,
+    folder: &Folder,
+    number: u32,
+    snapshot: SnapshotId,
+) -> Result<(), RevertError> {
+    let memory = folder.keep_memory(snapshot, number)?;
+    let socket = folder.path().join(incoming_socket(number));
+    let job = Job { socket, memory, touched: Some(folder.touched(snapshot)) };
+    Ok(steps::around("spawn page server", || qemu.page_servers.start(&job))?)
+}
+
+/// Has an instance come up with its devices only; its memory comes when it is touched, or behind.
+/// Where QEMU cannot do that, all of it is loaded first.
+fn load_on_demand(instance: &Instance, snapshot: SnapshotId) -> Result<(), RevertError> {
+    let qmp = instance.qmp();
+    match qmp.run(&on_demand(true)) {
+        Err(QmpError::Refused { description, .. }) => {
+            tracing::warn!(description, "memory is not served on demand");
+            return load(instance, snapshot);
+        }
+        other => other?,
+    };
+    qmp.run(&MigrateIncoming { uri: format!("unix:{}", incoming_socket(instance.number())) })?;
+    let until = Instant::now() + LOADING;
+    while qmp.run_state().map_err(while_loading)? == "inmigrate" {
+        let info = qmp.run(&QueryMigrate {}).map_err(while_loading)?;
+        if info.status == Some(MigrationStatus::Failed) || Instant::now() > until {
+            return Err(refused(info));
+        }
+        thread::sleep(Duration::from_micros(500));
+    }
+    Ok(())
+}
+
+/// Sees to it that a machine whose page server died gets the rest of its memory.
+pub(super) fn go_on_serving(
+    qemu: &Qemu,
+    folder: &Folder,
+    instance: &Instance,
+) -> Result<(), RevertError> {
+    let memory = folder.kept_memory(instance.number());
+    let qmp = instance.qmp();
+    if !memory.exists()
+        || qmp.run(&QueryMigrate {})?.status != Some(MigrationStatus::PostcopyPaused)
+    {
+        return Ok(());
+    }
+    tracing::warn!(folder = %folder.path().display(), "a page server died; another goes on");
+    let own = incoming_socket(instance.number());
+    qmp.run(&MigrateRecover { uri: format!("unix:{own}") })?;
+    let job = Job { socket: folder.path().join(own), memory, touched: None };
+    Ok(qemu.page_servers.start(&job)?)
+}
+
+/// Whether memory comes when it is touched.
+pub(super) fn on_demand(state: bool) -> MigrateSetCapabilities {
+    let capability = |capability| Capability { capability, state };
+    MigrateSetCapabilities { capabilities: vec![capability("postcopy-ram")] }
+}
+
+fn while_loading(error: QmpError) -> RevertError {
+    match error {
+        QmpError::Gone(_) => RevertError::Load("QEMU ended while it loaded".to_owned()),
+        other => other.into(),
+    }
+}
+
+fn refused(info: MigrationInfo) -> RevertError {
+    RevertError::Load(info.error_desc.unwrap_or_else(|| "QEMU refused it".to_owned()))
+}
+
+/// Has an instance load all of a snapshot's memory.
 pub(super) fn load(instance: &Instance, snapshot: SnapshotId) -> Result<(), RevertError> {
     let qmp = instance.qmp();
     let capabilities = |state| MigrateSetCapabilities {
@@ -162,16 +253,10 @@ pub(super) fn load(instance: &Instance, snapshot: SnapshotId) -> Result<(), Reve
     let uri = format!("file:{}", Folder::memory_name(snapshot));
     qmp.run(&MigrateIncoming { uri })?;
     loop {
-        let info = qmp.run(&QueryMigrate {}).map_err(|error| match error {
-            QmpError::Gone(_) => RevertError::Load("QEMU ended while it loaded".to_owned()),
-            other => other.into(),
-        })?;
+        let info = qmp.run(&QueryMigrate {}).map_err(while_loading)?;
         match info.status {
             Some(MigrationStatus::Completed) => break,
-            Some(MigrationStatus::Failed) => {
-                let why = info.error_desc.unwrap_or_else(|| "QEMU refused it".to_owned());
-                return Err(RevertError::Load(why));
-            }
+            Some(MigrationStatus::Failed) => return Err(refused(info)),
             _ => thread::sleep(Duration::from_millis(1)),
         }
     }
@@ -197,7 +282,7 @@ fn switch(
         None => None,
     };
     if let Some(old) = old {
-        crate::steps::around("process hold", || old.process().hold());
+        steps::around("process hold", || old.process().hold());
     }
     new.qmp().run(&Cont {})?;
     let state = new.qmp().run_state()?;

@@ -15,8 +15,9 @@ use super::commands::{
 use super::guest_agent::{AgentError, Frozen};
 use super::instance::Instance;
 use super::launch::{layer_node, layer_options};
-use super::mapped_ram::{FormatError, Layout};
+use super::mapped_ram::{FormatError, Layout, PAGE};
 use super::qmp::QmpError;
+use super::revert::on_demand;
 use super::warm::warm;
 use super::watchdog::{DEADLINE, Heal};
 use super::{Folder, Qemu, failed};
@@ -121,6 +122,7 @@ impl Shot<'_> {
     /// Opens the memory file ourselves: a file that QEMU opens by name it also closes, on its main
     /// loop, which stands still until the filesystem has found room for everything.
     fn prepare_memory(&self, diary: &mut dyn Diary) -> Result<File, TakeError> {
+        self.wait_for_all_memory(diary)?;
         warm(self.instance, self.take.memory_bytes, |fraction| {
             diary.tell("touching memory ahead", fraction);
         })?;
@@ -138,6 +140,27 @@ impl Shot<'_> {
         self.switch_capabilities(true)?;
         self.instance.qmp().run(&MigrateSetParameters { max_bandwidth: 0 })?;
         Ok(file)
+    }
+
+    /// Memory that still comes in after a revert cannot be protected yet.
+    fn wait_for_all_memory(&self, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        let qmp = self.instance.qmp();
+        loop {
+            match qmp.run(&QueryMigrate {})?.status {
+                Some(MigrationStatus::PostcopyActive) => {}
+                Some(MigrationStatus::PostcopyPaused) => {
+                    return Err(TakeError::Save("memory of the last revert is missing".to_owned()));
+                }
+                _ => break,
+            }
+            if diary.is_cancelled() {
+                return Err(TakeError::Cancelled);
+            }
+            diary.tell("waiting for memory of the last revert", 0.0);
+            thread::sleep(Duration::from_millis(10));
+        }
+        qmp.run(&on_demand(false))?;
+        Ok(())
     }
 
     fn memory_path(&self) -> PathBuf {
@@ -226,12 +249,15 @@ impl Shot<'_> {
             let (node, overlay) = (layer_node(disk.active.id), layer_node(disk.overlay));
             json!({ "type": "blockdev-snapshot", "data": { "node": node, "overlay": overlay } })
         });
+        let stopped = begun.elapsed();
         qmp.run(&Transaction { actions: actions.collect() })?;
         self.facts.switched = true;
         diary.note(Note::Switched)?;
+        let switched = begun.elapsed();
         if self.take.memory {
             qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
             self.wait_until_protected()?;
+            tracing::debug!(?stopped, ?switched, protected = ?begun.elapsed(), "held");
             diary.note(Note::Armed { held_ms: elapsed_ms(begun.elapsed()) })?;
         }
         Ok(())
@@ -271,7 +297,9 @@ impl Shot<'_> {
                 return Ok(stalled);
             }
             if let Some(ram) = info.ram.filter(|ram| ram.total > 0) {
-                diary.tell("saving memory", ram.transferred as f64 / ram.total as f64);
+                // Pages of zeros are done as well, though nothing is written for them.
+                let done = (ram.normal + ram.duplicate) * PAGE;
+                diary.tell("saving memory", done as f64 / ram.total as f64);
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -376,7 +404,7 @@ impl Shot<'_> {
         }
         self.instance.take_back(FDSET);
         let _ = self.switch_capabilities(false);
-        let _ = self.folder.remove_file(&Folder::memory_name(self.take.snapshot));
+        let _ = self.folder.remove_memory(self.take.snapshot);
     }
 
     /// What a dead tintype left: which disks are switched, by asking.
@@ -487,7 +515,7 @@ fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
             Outcome::Done(facts)
         }
         _ => {
-            let _ = folder.remove_file(&Folder::memory_name(take.snapshot));
+            let _ = folder.remove_memory(take.snapshot);
             failed(Code::Interrupted, &"the guest's process ended meanwhile", facts)
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tintype_drivers::qemu::{Folder, Qemu, Watch, probe, run_watchdog};
+use tintype_drivers::qemu::{Folder, PageServers, Qemu, Watch, probe, run_watchdog};
 use tintype_drivers::{Hypervisor, Volume};
 use tintype_model::{SnapshotId, VmId};
 use tintype_witness::Guest;
@@ -29,7 +29,7 @@ impl QemuHost {
         let (ours, theirs) = UnixStream::pair().unwrap();
         thread::spawn(move || run_watchdog(theirs));
         let watch = Arc::new(Watch::over(ours).unwrap());
-        let qemu = Qemu::new(root.path().to_owned(), capabilities, watch);
+        let qemu = Qemu::new(root.path().to_owned(), capabilities, watch, PageServers::Threads);
         Self { qemu, root, guests: RefCell::default() }
     }
 

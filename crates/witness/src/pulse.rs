@@ -1,0 +1,88 @@
+//! The fast ticks at the agent's port, of every process that is or becomes the machine.
+
+use crate::{Ticks, connect};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a machine's folder is looked at for another process.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Follows the fast ticks of a machine; they have to be switched on in the guest (`tick US`).
+#[derive(Debug)]
+pub struct Pulse {
+    ticks: Arc<Mutex<Ticks>>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Pulse {
+    /// Follows the machine with this folder.
+    pub fn follow(folder: PathBuf) -> Self {
+        let (ticks, closed) = (Arc::<Mutex<Ticks>>::default(), Arc::<AtomicBool>::default());
+        let pulse = Self { ticks: Arc::clone(&ticks), closed: Arc::clone(&closed) };
+        thread::spawn(move || {
+            let mut known = BTreeSet::new();
+            while !closed.load(Ordering::SeqCst) {
+                for socket in sockets(&folder) {
+                    if known.contains(&socket) {
+                        continue;
+                    }
+                    let Ok(stream) = connect(&socket) else { continue };
+                    known.insert(socket);
+                    let ticks = Arc::clone(&ticks);
+                    thread::spawn(move || read(BufReader::new(stream), &ticks));
+                }
+                thread::sleep(LOOK);
+            }
+        });
+        pulse
+    }
+
+    /// Waits until the first tick after a moment.
+    pub fn first_after(&self, moment: Instant, patience: Duration) -> Option<Instant> {
+        let until = Instant::now() + patience;
+        loop {
+            let found = self.ticks().first_after(moment);
+            if found.is_some() || Instant::now() > until {
+                return found;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// What was seen of the ticks.
+    ///
+    /// # Panics
+    /// When a reader has panicked.
+    pub fn ticks(&self) -> std::sync::MutexGuard<'_, Ticks> {
+        self.ticks.lock().expect("no holder panics")
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+}
+
+fn sockets(folder: &Path) -> Vec<PathBuf> {
+    let runs = fs::read_dir(folder.join("run")).into_iter().flatten().flatten();
+    let numbers = runs.filter(|run| run.file_name().to_string_lossy().parse::<u32>().is_ok());
+    numbers.map(|run| run.path().join("agent.sock")).filter(|socket| socket.exists()).collect()
+}
+
+fn read(mut reader: BufReader<impl std::io::Read>, ticks: &Mutex<Ticks>) {
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+        let now = Instant::now();
+        if let Ok(number) = line.trim().parse() {
+            ticks.lock().expect("no holder panics").add(now, number);
+        }
+        line.clear();
+    }
+}
