@@ -52,7 +52,9 @@ impl Row {
             return;
         }
         self.taken.sort_by(f64::total_cmp);
-        let at = |percent: usize| self.taken[(self.taken.len() - 1) * percent / 100];
+        // The nearest rank: of few runs, p99 is the largest.
+        let rank = |percent: usize| (self.taken.len() * percent).div_ceil(100).max(1);
+        let at = |percent: usize| self.taken[rank(percent) - 1];
         let (p50, p99, least) = (at(50), at(99), at(0));
         println!("| {} | {} | {least:.1} | {p50:.1} | {p99:.1} |", self.what, self.taken.len());
     }
