@@ -102,15 +102,17 @@ fn a_stopped_guest_runs_again_though_nobody_restarts_us() -> Result<()> {
     Ok(())
 }
 
-/// The processes that serve memory to machines of this world.
-fn page_servers(world: &World) -> Vec<i32> {
-    let data = world.data().display().to_string();
+/// The processes that serve memory to the process that is this machine now.
+fn page_servers(vm: &TestVm) -> Vec<i32> {
+    let current = fs::read_link(vm.folder().join("run/current")).unwrap_or_default();
+    let socket = vm.folder().join("run").join(current).join("incoming.sock");
+    let socket = socket.display().to_string();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let serves = |id: &i32| {
         let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).into_owned();
-        command.contains("page-server") && command.contains(&data)
+        command.contains("page-server") && command.contains(&socket)
     };
     ids.filter(serves).collect()
 }
@@ -128,7 +130,7 @@ fn memory_arrives_whoever_dies() -> Result<()> {
     for round in ["who serves", "tintype", "both"] {
         vm.guest.set_nonce(2)?;
         vm.revert(&world, &base)?;
-        let serving = page_servers(&world);
+        let serving = page_servers(&vm);
         assert_eq!(serving.len(), 1, "{round}: its memory is not there yet");
         if round != "who serves" {
             world.kill();
@@ -149,7 +151,7 @@ fn memory_arrives_whoever_dies() -> Result<()> {
     }
     // It can be snapshotted again once all has come, and nobody serves any more.
     vm.snapshot(&world, "again", "disk-and-memory")?;
-    assert_eq!(page_servers(&world), [0; 0]);
+    assert_eq!(page_servers(&vm), [0; 0]);
     let notes = world.pool().join(".instances").join(vm.id.to_string());
     let kept = fs::read_dir(notes)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let kept: Vec<String> = kept.filter(|name| name.ends_with(".memory")).collect();

@@ -20,7 +20,7 @@ const ANSWER_MOST: u64 = 1 << 20;
 /// Ends what an agent did not read to its end, and begins what it says after it.
 const MARK: u8 = 0xff;
 /// How long an agent that does nothing may take to answer.
-const PROMPT: Duration = Duration::from_secs(3);
+pub(super) const PROMPT: Duration = Duration::from_secs(5);
 /// How long filesystems may take to write what they hold.
 pub(super) const FREEZING: Duration = Duration::from_secs(10);
 

@@ -6,7 +6,7 @@
 
 use super::commands::{BlockJobCancel, Cont, JobFinalize, MigrationStatus, QueryMigrate};
 use super::folder::Folder;
-use super::guest_agent::{FREEZING, has_agent, thaw};
+use super::guest_agent::{FREEZING, PROMPT, has_agent, thaw};
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
 use crate::steps;
@@ -75,7 +75,8 @@ impl Heal {
     /// How long to wait for whoever is about to do it.
     fn deadline(&self) -> Duration {
         match self {
-            Self::Thaw { .. } => FREEZING + 2 * DEADLINE,
+            // It is found, freezes, is held, and found again.
+            Self::Thaw { .. } => PROMPT + FREEZING + DEADLINE + PROMPT,
             Self::Resume { .. } | Self::EndMerge { .. } | Self::GoOn { .. } => DEADLINE,
         }
     }
