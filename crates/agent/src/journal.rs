@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use tintype_drivers::diary::now_ms;
 use tintype_drivers::steps;
 use tintype_drivers::{Diary, Note};
 use tintype_model::effect::{Effect, Outcome};
@@ -152,8 +152,7 @@ impl Diary for Journal {
 
 /// A step that begins now.
 pub(crate) fn begun(step: &str) -> Progress {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since = Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    let since = Moment(i64::try_from(now_ms()).unwrap_or(i64::MAX));
     Progress { fraction: 0.0, step: step.to_owned(), since }
 }
 

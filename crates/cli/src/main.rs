@@ -22,13 +22,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Verb::PageServer { job } = &args.verb {
-        return match tintype_drivers::qemu::run_page_server(job) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("tintype page-server: {error}");
-                ExitCode::FAILURE
-            }
-        };
+        let served = commands::serve::page_server(job);
+        return served.map_or_else(|failure| failure.report(args.output), |()| ExitCode::SUCCESS);
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line of the diary. Times are milliseconds since 1970.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,6 +43,12 @@ pub enum Note {
     },
     /// There is no way back: what was running is about to go.
     Committed,
+}
+
+/// Now, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
 /// Where notes are written. A note that is `durable` survives a power cut; any note survives the

@@ -1,12 +1,13 @@
 //! The ordinary guest: a Debian on a disk of its own (GRUB, systemd, UEFI, two processors) with a
 //! guest agent and a database that is written to all the time.
 
+use crate::pool::active_layer;
 use crate::{Pool, TestVm, World};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 use tintype_wire::rest::{NewDisk, NewVm};
 
 /// The machine that emulates it may be busy with much else.
@@ -115,31 +116,14 @@ impl Debian {
 
     /// A copy of the root partition as the machine would find it.
     fn root_partition(&self, world: &World) -> Result<PathBuf> {
-        let folder = self.vm.folder();
-        let layers = Pool::assert_agrees(world, &self.vm)?.files;
-        let modified = |name: &&String| fs::metadata(folder.join(name)).and_then(|m| m.modified());
-        let layers = layers.iter().filter(|name| !name.ends_with(".memory"));
-        let guest = layers.filter(|name| self.is_whole_disk(name));
-        let active = guest.max_by_key(|name| modified(name).ok()).context("it has a disk")?;
+        Pool::assert_agrees(world, &self.vm)?;
+        let active = &active_layer(world, &self.vm)?;
         let convert = ["convert", "-q", "-O", "raw", active, "whole.img"];
         self.run(Command::new("qemu-img").args(convert))?;
         // Where scripts/ordinary-guest puts the root partition, in sectors.
         let part = ["if=whole.img", "of=root.img", "bs=512", "skip=67584", "count=2867200"];
         self.run(Command::new("dd").args(part).args(["conv=sparse", "status=none"]))?;
-        Ok(folder.join("root.img"))
-    }
-
-    /// Whether a layer is of the disk, and not of the firmware's variables.
-    fn is_whole_disk(&self, name: &str) -> bool {
-        let info = Command::new("qemu-img")
-            .args(["info", "--output=json", name])
-            .current_dir(self.vm.folder())
-            .output();
-        let info: serde_json::Value = info
-            .ok()
-            .and_then(|output| serde_json::from_slice(&output.stdout).ok())
-            .unwrap_or_default();
-        info["virtual-size"].as_u64().is_some_and(|size| size > 1 << 30)
+        Ok(self.vm.folder().join("root.img"))
     }
 
     fn run(&self, command: &mut Command) -> Result<Output> {

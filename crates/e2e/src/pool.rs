@@ -1,11 +1,12 @@
 //! What the pool holds, compared with what the database says, both ways.
 
 use crate::{TestVm, World};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
+use tintype_model::config::Role;
 use tintype_model::timeline::Timeline;
 use tintype_model::{VmId, reclaim};
 use tintype_store::Store;
@@ -77,6 +78,17 @@ impl Pool {
         }
         Ok(pool)
     }
+}
+
+/// The file that a machine's first disk is written to.
+///
+/// # Errors
+/// When it has none.
+pub(crate) fn active_layer(world: &World, vm: &TestVm) -> Result<String> {
+    let timeline = timeline(world, vm)?;
+    let mut disks = timeline.vm.config.disks.iter().filter(|disk| disk.role == Role::Data);
+    let disk = disks.next().context("it has a disk")?;
+    Ok(timeline.layers[&timeline.active[&disk.id]].file().name())
 }
 
 /// What the database says of a machine.

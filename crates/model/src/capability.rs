@@ -21,6 +21,8 @@ pub struct Capabilities {
     pub accels: Vec<Accel>,
     /// Whether memory can be saved while the guest runs on; else why not.
     pub background_snapshots: Support,
+    /// Whether a machine can run before its memory is there.
+    pub memory_on_demand: Support,
     /// Whether guests can be asked to write everything and hold still.
     pub quiesce: Support,
     /// Whether a second reader can follow the console beside a local client.

@@ -283,6 +283,7 @@ fn capabilities() -> Capabilities {
         machines: vec!["m".into()],
         accels: vec![Accel::Tcg],
         background_snapshots: Support::Yes,
+        memory_on_demand: Support::Yes,
         quiesce: Support::Yes,
         shared_console: Support::Yes,
         uefi: Support::Yes,

@@ -43,18 +43,6 @@ impl Pulse {
         pulse
     }
 
-    /// Waits until the first tick after a moment.
-    pub fn first_after(&self, moment: Instant, patience: Duration) -> Option<Instant> {
-        let until = Instant::now() + patience;
-        loop {
-            let found = self.ticks().first_after(moment);
-            if found.is_some() || Instant::now() > until {
-                return found;
-            }
-            thread::sleep(LOOK);
-        }
-    }
-
     /// What was seen of the ticks.
     ///
     /// # Panics

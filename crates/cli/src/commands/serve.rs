@@ -260,3 +260,9 @@ pub(crate) fn watchdog() {
         qemu::run_watchdog(UnixStream::from(stdin));
     }
 }
+
+/// `tintype page-server`: serves memory to a machine that runs already.
+pub(crate) fn page_server(job: &str) -> Result<(), Failure> {
+    qemu::run_page_server(job)
+        .map_err(|error| Failure::plain("memory could not be served", error.to_string()))
+}

@@ -31,6 +31,12 @@ impl Fake {
         self.state(vm) == VmState::Running
     }
 
+    fn remove_overlays(&self, take: &TakeSnapshot) {
+        for disk in &take.disks {
+            let _ = Volume::remove(self, take.vm, disk.overlay_file());
+        }
+    }
+
     fn shoot(world: &mut World, take: &TakeSnapshot, facts: &mut Facts) -> Result<(), Broken> {
         world.step("open overlays")?;
         world.step("stop")?;
@@ -171,21 +177,20 @@ impl Hypervisor for Fake {
         let silent = Refusal::new(Code::QuiesceFailed).detail("no guest agent runs in the guest");
         let not_quiesced = (take.quiesce == Quiesce::Try).then(|| silent.clone());
         let mut facts = Facts { not_quiesced, ..Facts::default() };
-        let result = match take.quiesce {
-            Quiesce::Required => Err(Broken("the guest cannot be quiesced")),
-            Quiesce::No | Quiesce::Try => Self::shoot(&mut self.world(), take, &mut facts),
-        };
+        if take.quiesce == Quiesce::Required {
+            self.remove_overlays(take);
+            facts.running = self.is_running(take.vm);
+            return Outcome::Failed(silent, facts);
+        }
+        let result = Self::shoot(&mut self.world(), take, &mut facts);
         facts.running = self.is_running(take.vm);
         if facts.switched {
             let _ = diary.note(Note::Switched);
         } else {
-            for disk in &take.disks {
-                let _ = Volume::remove(self, take.vm, disk.overlay_file());
-            }
+            self.remove_overlays(take);
         }
         match result {
             Ok(()) => Outcome::Done(facts),
-            Err(_) if take.quiesce == Quiesce::Required => Outcome::Failed(silent, facts),
             Err(Broken(what)) => {
                 facts.memory_bytes = 0;
                 failed(Code::HypervisorFailed, what, facts)
@@ -225,9 +230,7 @@ impl Hypervisor for Fake {
                     return Outcome::Done(Facts { memory_bytes, ..facts });
                 }
                 if !switched {
-                    for disk in &take.disks {
-                        let _ = Volume::remove(self, take.vm, disk.overlay_file());
-                    }
+                    self.remove_overlays(take);
                 }
                 failed(Code::Interrupted, "interrupted", facts)
             }

@@ -67,6 +67,7 @@ impl Default for Fake {
                 accels: vec![platform.accel],
                 platform,
                 background_snapshots: Support::Yes,
+                memory_on_demand: Support::Yes,
                 quiesce: Support::Yes,
                 shared_console: Support::Yes,
                 uefi: Support::No("there is none in a fake".into()),

@@ -152,6 +152,14 @@ pub struct MigrationInfo {
     pub error_desc: Option<String>,
 }
 
+impl MigrateSetCapabilities {
+    /// Switches capabilities on or off.
+    pub fn switch(names: &[&'static str], state: bool) -> Self {
+        let capability = |&capability: &&'static str| Capability { capability, state };
+        Self { capabilities: names.iter().map(capability).collect() }
+    }
+}
+
 /// How a migration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -51,9 +51,18 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts a process for a machine, in the folder that was made for this number, and waits until
-    /// it answers.
+    /// Starts a process for a machine and waits until it answers.
     pub(super) fn launch(
+        folder: &Folder,
+        launch: &Launch,
+        capabilities: &Capabilities,
+        begin: Begin,
+    ) -> Result<Self, InstanceError> {
+        Self::launch_as(folder, folder.new_instance()?, launch, capabilities, begin)
+    }
+
+    /// Starts it with a number for which a folder was made.
+    pub(super) fn launch_as(
         folder: &Folder,
         number: u32,
         launch: &Launch,

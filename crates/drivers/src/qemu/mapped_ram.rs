@@ -6,26 +6,16 @@
 //! pages are there, and a page that was all zeros is a hole: so the bitmaps are filled from what
 //! the filesystem says is data, and any QEMU can load the file.
 
+use super::stream::{
+    CONFIGURATION, DESCRIPTION, END, END_OF_ROUND, FOOTER, MAGIC, MEM_SIZE, PAGE, SECTION_END,
+    SECTION_FULL, SECTION_PART, SECTION_START, SUBSECTION, VERSION,
+};
 use crate::steps;
 use rustix::fs::{SeekFrom, seek};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-const MAGIC: u32 = 0x5145_564d;
-const VERSION: u32 = 3;
-const SECTION_START: u8 = 1;
-const SECTION_PART: u8 = 2;
-const SECTION_END: u8 = 3;
-const SECTION_FULL: u8 = 4;
-const SUBSECTION: u8 = 5;
-const DESCRIPTION: u8 = 6;
-const CONFIGURATION: u8 = 7;
-const FOOTER: u8 = 0x7e;
-const MEM_SIZE: u64 = 4;
-const END_OF_ROUND: u64 = 0x10;
-/// The size of a page.
-pub(super) const PAGE: u64 = 4096;
 /// Larger than the device state of any machine, in bytes.
 const DEVICES_MOST: u64 = 64 << 20;
 /// More blocks than any machine has.
@@ -131,7 +121,7 @@ impl Layout {
         let mut bytes = vec![0; length as usize];
         file.read_exact_at(&mut bytes, self.devices_at)?;
         let ends = |at: &usize| match &bytes[*at..] {
-            [0, DESCRIPTION, a, b, c, d, rest @ ..] => {
+            [END, DESCRIPTION, a, b, c, d, rest @ ..] => {
                 u32::from_be_bytes([*a, *b, *c, *d]) as usize == rest.len()
             }
             _ => false,

@@ -18,6 +18,7 @@ mod process;
 mod qmp;
 mod reclaim;
 mod revert;
+mod stream;
 mod take;
 mod verify;
 mod warm;
@@ -25,7 +26,6 @@ mod watchdog;
 
 pub use folder::Folder;
 pub use instance::Instance;
-use instance::InstanceError;
 pub use page_server::{PageServers, run as run_page_server};
 pub use probe::{ProbeError, probe};
 pub use qmp::{Qmp, QmpError};
@@ -252,9 +252,7 @@ impl Hypervisor for Qemu {
             return failed(Code::HypervisorFailed, &MUTE, Facts::default());
         }
         let folder = self.folder(launch.vm);
-        let started = folder.new_instance().map_err(InstanceError::from).and_then(|number| {
-            Instance::launch(&folder, number, launch, &self.capabilities, launch::Begin::Run)
-        });
+        let started = Instance::launch(&folder, launch, &self.capabilities, launch::Begin::Run);
         match started {
             Ok(instance) => {
                 folder.set_current(instance.number());

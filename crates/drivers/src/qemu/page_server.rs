@@ -4,12 +4,14 @@
 //! It is a process of its own, so that the machine gets its memory whoever dies. It ends when all
 //! is served, or the machine is gone.
 
-use super::mapped_ram::{FormatError, Layout, PAGE};
+use super::mapped_ram::{FormatError, Layout};
 use super::postcopy::{
     BITMAP_END, DROPPED, Part, Said, closing, opening, order_to_resume, order_to_run, question,
     understand,
 };
+use super::process::spawn_apart;
 use super::qmp::connect;
+use super::stream::PAGE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -18,7 +20,6 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -77,15 +78,7 @@ impl PageServers {
             Self::Processes(program, args) => {
                 let mut command = Command::new(program);
                 command.args(args).arg(text).stdin(Stdio::null()).stdout(Stdio::null());
-                // SAFETY: setsid is one system call, which is async-signal-safe.
-                unsafe {
-                    command.pre_exec(|| {
-                        rustix::process::setsid()?;
-                        Ok(())
-                    });
-                }
-                let mut child = command.spawn()?;
-                thread::spawn(move || child.wait());
+                spawn_apart(&mut command)?;
             }
         }
         Ok(())

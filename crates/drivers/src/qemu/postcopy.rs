@@ -4,18 +4,12 @@
 //! Source: QEMU's `docs/devel/migration/postcopy.rst`, `migration/savevm.c` and `migration/ram.c`,
 //! and what 10.0.2 takes.
 
-use super::mapped_ram::{Layout, PAGE};
+use super::mapped_ram::Layout;
+use super::stream::{
+    COMMAND, CONFIGURATION, END, END_OF_ROUND, FOOTER, MAGIC, MEM_SIZE, PAGE, SECTION_END,
+    SECTION_PART, SECTION_START, VERSION,
+};
 use std::io;
-
-const MAGIC: u32 = 0x5145_564d;
-const VERSION: u32 = 3;
-const END: u8 = 0;
-const SECTION_START: u8 = 1;
-const SECTION_PART: u8 = 2;
-const SECTION_END: u8 = 3;
-const CONFIGURATION: u8 = 7;
-const COMMAND: u8 = 8;
-const FOOTER: u8 = 0x7e;
 
 const OPEN_RETURN_PATH: u16 = 1;
 const ADVISE: u16 = 3;
@@ -32,9 +26,7 @@ pub(super) const BITMAP_END: u64 = 0x0123_4567_89ab_cdef;
 /// The version of the RAM section.
 const RAM_VERSION: u32 = 4;
 const ZERO_PAGE: u64 = 0x02;
-const MEM_SIZE: u64 = 0x04;
 const WHOLE_PAGE: u64 = 0x08;
-const END_OF_ROUND: u64 = 0x10;
 /// The page is of the same block as the one before.
 const CONTINUE: u64 = 0x20;
 

@@ -1,6 +1,6 @@
 //! What a QEMU can do, found out once by asking a scratch one.
 
-use super::commands::{Capability, MigrateSetCapabilities, QueryMachines, QueryVersion, Quit};
+use super::commands::{MigrateSetCapabilities, QueryMachines, QueryVersion, Quit};
 use super::launch;
 use super::qmp::{Qmp, QmpError};
 use crate::firmware::firmware;
@@ -87,7 +87,8 @@ fn ask(socket: &Path, accel: Option<Accel>) -> Result<Capabilities, ProbeError> 
     let is_q35 = |alias: &Option<String>| alias.as_deref() == Some("q35");
     let machine = machines.iter().find(|machine| is_q35(&machine.alias));
     let machine = machine.ok_or(ProbeError::NoMachine)?.name.clone();
-    let background_snapshots = background_snapshots(&qmp);
+    let background_snapshots = can(&qmp, &SAVES);
+    let memory_on_demand = can(&qmp, &SERVES);
     let _ = qmp.run(&Quit {});
     let (accel, accels) = match (accel, kvm_trouble()) {
         (Some(Accel::Kvm), Some(trouble)) => return Err(ProbeError::NoKvm(trouble)),
@@ -109,6 +110,7 @@ fn ask(socket: &Path, accel: Option<Accel>) -> Result<Capabilities, ProbeError> 
         machines: machines.into_iter().map(|machine| machine.name).collect(),
         accels,
         background_snapshots,
+        memory_on_demand,
         quiesce: Support::Yes,
         shared_console: yes_if(
             numbers.major >= SHARES_CONSOLE,
@@ -133,11 +135,14 @@ fn connect(socket: &Path) -> Result<Qmp, QmpError> {
 }
 
 /// Whether memory of the kind we use can be saved while the guest runs: the kernel has a say too.
-fn background_snapshots(qmp: &Qmp) -> Support {
-    let capabilities = ["background-snapshot", "mapped-ram"]
-        .map(|capability| Capability { capability, state: true })
-        .to_vec();
-    match qmp.run(&MigrateSetCapabilities { capabilities }) {
+const SAVES: [&str; 2] = ["background-snapshot", "mapped-ram"];
+/// Whether a machine gets its memory when it touches it: as well.
+const SERVES: [&str; 1] = ["postcopy-ram"];
+
+/// Whether this can be switched on, and off again.
+fn can(qmp: &Qmp, capabilities: &[&'static str]) -> Support {
+    let switch = |state| qmp.run(&MigrateSetCapabilities::switch(capabilities, state));
+    match switch(true).and_then(|_| switch(false)) {
         Ok(_) => Support::Yes,
         Err(error) => Support::No(error.to_string()),
     }

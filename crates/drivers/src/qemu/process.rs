@@ -1,9 +1,12 @@
 //! Processes that are not our children: found by id and start time, so that a reused id is not
 //! taken for the one we knew.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, setsid};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,6 +80,20 @@ impl Process {
             let _ = kill_process(pid, signal);
         }
     }
+}
+
+/// Starts a helper in a session of its own, so that it outlives us.
+pub(super) fn spawn_apart(command: &mut Command) -> io::Result<()> {
+    // SAFETY: setsid is one system call, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            setsid()?;
+            Ok(())
+        });
+    }
+    let mut child = command.spawn()?;
+    thread::spawn(move || child.wait());
+    Ok(())
 }
 
 /// What `/proc/PID/stat` says of a process.

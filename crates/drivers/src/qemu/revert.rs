@@ -5,8 +5,8 @@
 //! then every failure leaves the machine as it was.
 
 use super::commands::{
-    Capability, Cont, MigrateIncoming, MigrateRecover, MigrateSetCapabilities, MigrationInfo,
-    MigrationStatus, QueryMigrate,
+    Cont, MigrateIncoming, MigrateRecover, MigrateSetCapabilities, MigrationInfo, MigrationStatus,
+    QueryMigrate,
 };
 use super::instance::{Instance, InstanceError};
 use super::launch::Begin;
@@ -144,16 +144,18 @@ fn make_ready(
     };
     let begun = Instant::now();
     let number = folder.new_instance()?;
-    if begin == Begin::Load {
+    let on_demand = qemu.capabilities.memory_on_demand.is_yes();
+    if begin == Begin::Load && on_demand {
         serve_memory(qemu, folder, number, revert.snapshot)?;
     }
-    let instance = Instance::launch(folder, number, &revert.launch, &qemu.capabilities, begin)?;
+    let instance = Instance::launch_as(folder, number, &revert.launch, &qemu.capabilities, begin)?;
     let started = begun.elapsed();
     let ready = diary
         .note(Note::Launched { instance: instance.number() })
         .map_err(RevertError::from)
         .and_then(|()| match begin {
-            Begin::Load | Begin::Apart => load_on_demand(&instance, revert.snapshot),
+            Begin::Load | Begin::Apart if on_demand => load_on_demand(&instance),
+            Begin::Load | Begin::Apart => load(&instance, revert.snapshot),
             Begin::Run | Begin::Held => Ok(()),
         });
     if let Err(error) = ready {
@@ -184,16 +186,9 @@ fn serve_memory(
 }
 
 /// Has an instance come up with its devices only; its memory comes when it is touched, or behind.
-/// Where QEMU cannot do that, all of it is loaded first.
-fn load_on_demand(instance: &Instance, snapshot: SnapshotId) -> Result<(), RevertError> {
+fn load_on_demand(instance: &Instance) -> Result<(), RevertError> {
     let qmp = instance.qmp();
-    match qmp.run(&on_demand(true)) {
-        Err(QmpError::Refused { description, .. }) => {
-            tracing::warn!(description, "memory is not served on demand");
-            return load(instance, snapshot);
-        }
-        other => other?,
-    };
+    qmp.run(&on_demand(true))?;
     qmp.run(&MigrateIncoming { uri: format!("unix:{}", incoming_socket(instance.number())) })?;
     let until = Instant::now() + LOADING;
     while qmp.run_state().map_err(while_loading)? == "inmigrate" {
@@ -228,8 +223,7 @@ pub(super) fn go_on_serving(
 
 /// Whether memory comes when it is touched.
 pub(super) fn on_demand(state: bool) -> MigrateSetCapabilities {
-    let capability = |capability| Capability { capability, state };
-    MigrateSetCapabilities { capabilities: vec![capability("postcopy-ram")] }
+    MigrateSetCapabilities::switch(&["postcopy-ram"], state)
 }
 
 fn while_loading(error: QmpError) -> RevertError {
@@ -246,9 +240,7 @@ fn refused(info: MigrationInfo) -> RevertError {
 /// Has an instance load all of a snapshot's memory.
 pub(super) fn load(instance: &Instance, snapshot: SnapshotId) -> Result<(), RevertError> {
     let qmp = instance.qmp();
-    let capabilities = |state| MigrateSetCapabilities {
-        capabilities: vec![Capability { capability: "mapped-ram", state }],
-    };
+    let capabilities = |state| MigrateSetCapabilities::switch(&["mapped-ram"], state);
     qmp.run(&capabilities(true))?;
     let uri = format!("file:{}", Folder::memory_name(snapshot));
     qmp.run(&MigrateIncoming { uri })?;

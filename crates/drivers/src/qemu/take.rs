@@ -9,19 +9,20 @@
 //! What is saved is memory of the instant of the switch, because nothing runs in between.
 
 use super::commands::{
-    BlockdevAdd, BlockdevDel, Capability, Cont, Migrate, MigrateCancel, MigrateSetCapabilities,
+    BlockdevAdd, BlockdevDel, Cont, Migrate, MigrateCancel, MigrateSetCapabilities,
     MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate, Stop, Transaction,
 };
 use super::guest_agent::{AgentError, Frozen};
 use super::instance::Instance;
 use super::launch::{layer_node, layer_options};
-use super::mapped_ram::{FormatError, Layout, PAGE};
+use super::mapped_ram::{FormatError, Layout};
 use super::qmp::QmpError;
 use super::revert::on_demand;
+use super::stream::PAGE;
 use super::warm::warm;
 use super::watchdog::{DEADLINE, Heal};
 use super::{Folder, Qemu, failed};
-use crate::diary::{Diary, Note};
+use crate::diary::{Diary, Note, now_ms};
 use crate::hypervisor::Hypervisor;
 use crate::steps;
 use crate::volume::Volume;
@@ -168,10 +169,8 @@ impl Shot<'_> {
     }
 
     fn switch_capabilities(&self, state: bool) -> Result<(), QmpError> {
-        let capabilities = ["background-snapshot", "mapped-ram"]
-            .map(|capability| Capability { capability, state })
-            .to_vec();
-        self.instance.qmp().run(&MigrateSetCapabilities { capabilities }).map(drop)
+        let capabilities = ["background-snapshot", "mapped-ram"];
+        self.instance.qmp().run(&MigrateSetCapabilities::switch(&capabilities, state)).map(drop)
     }
 
     /// `stop` flushes every disk; what is flushed before need not be waited for then.
@@ -564,9 +563,4 @@ fn is_saving(info: &MigrationInfo) -> bool {
 
 fn elapsed_ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
-}
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |elapsed| elapsed.as_millis() as u64)
 }

@@ -62,10 +62,8 @@ fn look(qemu: &Qemu, verify: &Verify, diary: &mut dyn Diary) -> Result<(), Verif
     diary.tell("loading memory", 0.5);
     let folder = qemu.folder(vm);
     check_memory(&folder, verify.snapshot, &verify.launch)?;
-    let number = folder.new_instance().map_err(RevertError::from)?;
-    let instance =
-        Instance::launch(&folder, number, &verify.launch, &qemu.capabilities, Begin::Apart)
-            .map_err(RevertError::from)?;
+    let launched = Instance::launch(&folder, &verify.launch, &qemu.capabilities, Begin::Apart);
+    let instance = launched.map_err(RevertError::from)?;
     let tried = diary
         .note(Note::Launched { instance: instance.number() })
         .map_err(|error| VerifyError::Memory(error.into()))

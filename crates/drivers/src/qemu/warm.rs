@@ -8,12 +8,12 @@
 use super::commands::Pmemsave;
 use super::instance::Instance;
 use super::qmp::QmpError;
+use super::stream::PAGE;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
 
-const PAGE: u64 = 4096;
 /// What is read at once: QEMU does nothing else meanwhile, so little, in bytes.
 const CHUNK: u64 = 1 << 20;
 /// How long QEMU is left to itself between two reads.

@@ -7,7 +7,7 @@
 use super::commands::{BlockJobCancel, Cont, JobFinalize, MigrationStatus, QueryMigrate};
 use super::folder::Folder;
 use super::guest_agent::{FREEZING, PROMPT, has_agent, thaw};
-use super::process::Process;
+use super::process::{Process, spawn_apart};
 use super::qmp::{Qmp, QmpError};
 use crate::steps;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -115,15 +114,7 @@ impl Watch {
     pub fn spawn(mut command: Command) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-        // SAFETY: setsid is one system call, which is async-signal-safe.
-        unsafe {
-            command.pre_exec(|| {
-                rustix::process::setsid()?;
-                Ok(())
-            });
-        }
-        let mut child = command.spawn()?;
-        thread::spawn(move || child.wait());
+        spawn_apart(&mut command)?;
         Self::over(ours)
     }
 

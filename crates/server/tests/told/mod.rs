@@ -116,6 +116,7 @@ impl Agent for ToldAgent {
                 accels: vec![platform.accel],
                 platform,
                 background_snapshots: Support::Yes,
+                memory_on_demand: Support::Yes,
                 quiesce: Support::Yes,
                 shared_console: Support::Yes,
                 uefi: Support::No("none here".into()),
