@@ -94,8 +94,8 @@ pub(crate) fn active_layer(world: &World, vm: &TestVm) -> Result<String> {
 /// What the database says of a machine.
 fn timeline(world: &World, vm: &TestVm) -> Result<Timeline> {
     world.wait(async {
-        let store = Store::open(&world.data().join("tintype.db")).await?;
-        let timeline = store.read().await?.timeline(VmId(vm.id)).await?;
+        let store = Store::open(&world.data().join("tintype.db"))?;
+        let timeline = store.read().await?.timeline(VmId(vm.id))?;
         store.close().await;
         timeline.ok_or_else(|| anyhow::anyhow!("the machine is gone"))
     })

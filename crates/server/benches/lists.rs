@@ -69,7 +69,7 @@ async fn bench(machines: u32, each: u32) -> Result<()> {
     let data = TempDir::new()?;
     let file = data.path().join("tintype.db");
     let begun = Instant::now();
-    let store = Store::open(&file).await?;
+    let store = Store::open(&file)?;
     store.seed(machines, each).await?;
     store.close().await;
     eprintln!("seeded {machines} machines, {} snapshots: {:?}", machines * each, begun.elapsed());
@@ -78,7 +78,7 @@ async fn bench(machines: u32, each: u32) -> Result<()> {
 
     let binary = binary_start(data.path())?;
     let begun = Instant::now();
-    let store = Store::open(&file).await?;
+    let store = Store::open(&file)?;
     let agent = Arc::new(ToldAgent { hangs: true, ..ToldAgent::default() });
     let app = App::start(store, agent, "host").await?;
     let started = begun.elapsed();

@@ -1,11 +1,11 @@
 //! Values as they stand in columns.
 
 use crate::StoreError;
+use crate::sql::Row;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::de::value::StrDeserializer;
 use serde_json::Value;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use std::str::FromStr;
 
 /// A structure as JSON.
@@ -21,48 +21,51 @@ pub(crate) fn word<T: Serialize>(value: &T) -> String {
     }
 }
 
-pub(crate) fn from_json<T: DeserializeOwned>(
-    row: &SqliteRow,
-    column: &str,
-) -> Result<T, StoreError> {
-    serde_json::from_str(row.try_get(column)?).map_err(|_| damaged(column))
+pub(crate) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text(row, column)?).map_err(|_| damaged(column))
 }
 
 pub(crate) fn maybe_json<T: DeserializeOwned>(
-    row: &SqliteRow,
+    row: &Row<'_>,
     column: &str,
 ) -> Result<Option<T>, StoreError> {
-    let text: Option<&str> = row.try_get(column)?;
+    let text = maybe_text(row, column)?;
     text.map(|text| serde_json::from_str(text).map_err(|_| damaged(column))).transpose()
 }
 
-pub(crate) fn from_word<T: DeserializeOwned>(
-    row: &SqliteRow,
-    column: &str,
-) -> Result<T, StoreError> {
-    let word: String = row.try_get(column)?;
-    serde_json::from_value(Value::String(word)).map_err(|_| damaged(column))
+pub(crate) fn from_word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, StoreError> {
+    let word = text(row, column)?;
+    T::deserialize(StrDeserializer::<serde::de::value::Error>::new(word))
+        .map_err(|_| damaged(column))
 }
 
-pub(crate) fn id<T: FromStr>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
-    let text: &str = row.try_get(column)?;
-    text.parse().map_err(|_| damaged(column))
+pub(crate) fn id<T: FromStr>(row: &Row<'_>, column: &str) -> Result<T, StoreError> {
+    text(row, column)?.parse().map_err(|_| damaged(column))
 }
 
-pub(crate) fn maybe_id<T: FromStr>(row: &SqliteRow, column: &str) -> Result<Option<T>, StoreError> {
-    let text: Option<&str> = row.try_get(column)?;
+pub(crate) fn maybe_id<T: FromStr>(row: &Row<'_>, column: &str) -> Result<Option<T>, StoreError> {
+    let text = maybe_text(row, column)?;
     text.map(|text| text.parse().map_err(|_| damaged(column))).transpose()
 }
 
 /// A number that is never negative.
-pub(crate) fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
-    let number: i64 = row.try_get(column)?;
+pub(crate) fn count(row: &Row<'_>, column: &str) -> Result<u64, StoreError> {
+    let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| damaged(column))
 }
 
 /// A number as a column holds it.
 pub(crate) fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A text as it stands there.
+pub(crate) fn text<'a>(row: &'a Row<'_>, column: &str) -> Result<&'a str, StoreError> {
+    row.get_ref(column)?.as_str().map_err(|_| damaged(column))
+}
+
+fn maybe_text<'a>(row: &'a Row<'_>, column: &str) -> Result<Option<&'a str>, StoreError> {
+    row.get_ref(column)?.as_str_or_null().map_err(|_| damaged(column))
 }
 
 fn damaged(column: &str) -> StoreError {

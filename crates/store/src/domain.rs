@@ -1,9 +1,8 @@
 //! Domains: a tree that accounts hang in.
 
-use crate::codec::{id, maybe_id};
+use crate::codec::{id, maybe_id, text};
+use crate::sql::{Row, sql};
 use crate::{Page, StoreError, Unit};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use tintype_model::access::Reach;
 use tintype_model::{DomainId, Moment};
 
@@ -22,63 +21,51 @@ pub struct Domain {
     pub created_at: Moment,
 }
 
-impl Unit<'_> {
+impl Unit {
     /// Adds a domain.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn add_domain(&mut self, domain: &Domain) -> Result<(), StoreError> {
+    pub fn add_domain(&mut self, domain: &Domain) -> Result<(), StoreError> {
         let lineage: String = domain.lineage.iter().map(|id| format!("{id}/")).collect();
-        sqlx::query(
-            "INSERT INTO domain (id, name, parent, lineage, created_at)
-             VALUES ($1, $2, $3, $4, $5)",
+        self.run(
+            sql("INSERT INTO domain (id, name, parent, lineage, created_at)
+             VALUES ($1, $2, $3, $4, $5)")
+            .bind(domain.id.to_string())
+            .bind(&domain.name)
+            .bind(domain.parent.map(|id| id.to_string()))
+            .bind(lineage)
+            .bind(domain.created_at.0),
         )
-        .bind(domain.id.to_string())
-        .bind(&domain.name)
-        .bind(domain.parent.map(|id| id.to_string()))
-        .bind(lineage)
-        .bind(domain.created_at.0)
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 
     /// The domain with this id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn domain(&mut self, id: DomainId) -> Result<Option<Domain>, StoreError> {
-        let row = sqlx::query("SELECT * FROM domain WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(self.connection())
-            .await?;
-        row.as_ref().map(domain).transpose()
+    pub fn domain(&mut self, id: DomainId) -> Result<Option<Domain>, StoreError> {
+        self.one(sql("SELECT * FROM domain WHERE id = $1").bind(id.to_string()), domain)
     }
 
     /// The domains with this name.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn domains_named(&mut self, name: &str) -> Result<Vec<Domain>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM domain WHERE name = $1")
-            .bind(name)
-            .fetch_all(self.connection())
-            .await?;
-        rows.iter().map(domain).collect()
+    pub fn domains_named(&mut self, name: &str) -> Result<Vec<Domain>, StoreError> {
+        self.all(sql("SELECT * FROM domain WHERE name = $1").bind(name), domain)
     }
 
     /// A page of domains that a caller sees; `own` is the caller's.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn domains(
+    pub fn domains(
         &mut self,
         reach: Reach,
         own: DomainId,
         page: &Page,
     ) -> Result<Vec<Domain>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT domain.* FROM domain WHERE TRUE");
+        let mut query = sql("SELECT domain.* FROM domain WHERE TRUE");
         match reach {
             Reach::All => {}
             Reach::Account(_) => {
@@ -95,40 +82,36 @@ impl Unit<'_> {
         }
         page.push_start(&mut query, "domain");
         page.push_order(&mut query, "domain");
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(domain).collect()
+        self.all(&query, domain)
     }
 
     /// Removes a domain; says whether it was empty.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remove_domain(&mut self, id: DomainId) -> Result<bool, StoreError> {
-        let removed = sqlx::query(
-            "DELETE FROM domain WHERE id = $1
+    pub fn remove_domain(&mut self, id: DomainId) -> Result<bool, StoreError> {
+        let removed = self.change(
+            sql("DELETE FROM domain WHERE id = $1
              AND NOT EXISTS (SELECT 1 FROM account WHERE domain = $1)
-             AND NOT EXISTS (SELECT 1 FROM domain AS child WHERE child.parent = $1)",
-        )
-        .bind(id.to_string())
-        .execute(self.connection())
-        .await?;
-        Ok(removed.rows_affected() > 0)
+             AND NOT EXISTS (SELECT 1 FROM domain AS child WHERE child.parent = $1)")
+            .bind(id.to_string()),
+        )?;
+        Ok(removed > 0)
     }
 }
 
-fn domain(row: &SqliteRow) -> Result<Domain, StoreError> {
+fn domain(row: &Row<'_>) -> Result<Domain, StoreError> {
     Ok(Domain {
         id: id(row, "id")?,
-        name: row.try_get("name")?,
+        name: row.get("name")?,
         parent: maybe_id(row, "parent")?,
         lineage: lineage(row, "lineage")?,
-        created_at: Moment(row.try_get("created_at")?),
+        created_at: Moment(row.get("created_at")?),
     })
 }
 
 /// The ids in a lineage.
-pub(crate) fn lineage(row: &SqliteRow, column: &str) -> Result<Vec<DomainId>, StoreError> {
-    let text: &str = row.try_get(column)?;
-    let ids = text.split_terminator('/').map(str::parse).collect::<Result<_, _>>();
+pub(crate) fn lineage(row: &Row<'_>, column: &str) -> Result<Vec<DomainId>, StoreError> {
+    let ids = text(row, column)?.split_terminator('/').map(str::parse).collect::<Result<_, _>>();
     ids.map_err(|_| StoreError::Damaged(format!("column {column}")))
 }

@@ -1,9 +1,8 @@
 //! Events: what happened, who did it, for the record.
 
 use crate::codec::maybe_id;
+use crate::sql::{Row, sql};
 use crate::{StoreError, Unit, reach};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use tintype_model::access::Reach;
 use tintype_model::{AccountId, Moment, OperationId, SnapshotId, VmId};
 
@@ -41,71 +40,61 @@ pub struct EventFilter {
     pub limit: u32,
 }
 
-impl Unit<'_> {
+impl Unit {
     /// Records what happened.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn add_event(&mut self, event: &Event) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO event (at, \"user\", kind, account, vm, snapshot, operation, detail)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    pub fn add_event(&mut self, event: &Event) -> Result<(), StoreError> {
+        self.run(
+            sql("INSERT INTO event (at, \"user\", kind, account, vm, snapshot, operation, detail)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+            .bind(event.at.0)
+            .bind(&event.user)
+            .bind(&event.kind)
+            .bind(event.account.map(|id| id.to_string()))
+            .bind(event.vm.map(|id| id.to_string()))
+            .bind(event.snapshot.map(|id| id.to_string()))
+            .bind(event.operation.map(|id| id.to_string()))
+            .bind(&event.detail),
         )
-        .bind(event.at.0)
-        .bind(&event.user)
-        .bind(&event.kind)
-        .bind(event.account.map(|id| id.to_string()))
-        .bind(event.vm.map(|id| id.to_string()))
-        .bind(event.snapshot.map(|id| id.to_string()))
-        .bind(event.operation.map(|id| id.to_string()))
-        .bind(&event.detail)
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 
     /// Events that a caller sees, in the order of what happened.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn events(
-        &mut self,
-        reach: Reach,
-        filter: &EventFilter,
-    ) -> Result<Vec<Event>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT * FROM event WHERE id > ");
+    pub fn events(&mut self, reach: Reach, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
+        let mut query = sql("SELECT * FROM event WHERE id > ");
         query.push_bind(filter.after);
         reach::push(&mut query, "event.account", reach);
         if let Some(vm) = filter.vm {
             query.push(" AND vm = ").push_bind(vm.to_string());
         }
         query.push(" ORDER BY id LIMIT ").push_bind(i64::from(filter.limit));
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(event).collect()
+        self.all(&query, event)
     }
 
     /// The number of the last event.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn last_event(&mut self) -> Result<i64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS n FROM event")
-            .fetch_one(self.connection())
-            .await?;
-        Ok(row.try_get("n")?)
+    pub fn last_event(&mut self) -> Result<i64, StoreError> {
+        let last = self.one(sql("SELECT MAX(id) AS n FROM event"), |row| row.get("n"))?;
+        Ok(last.flatten().unwrap_or(0))
     }
 }
 
-fn event(row: &SqliteRow) -> Result<Event, StoreError> {
+fn event(row: &Row<'_>) -> Result<Event, StoreError> {
     Ok(Event {
-        number: row.try_get("id")?,
-        at: Moment(row.try_get("at")?),
-        user: row.try_get("user")?,
-        kind: row.try_get("kind")?,
+        number: row.get("id")?,
+        at: Moment(row.get("at")?),
+        user: row.get("user")?,
+        kind: row.get("kind")?,
         account: maybe_id(row, "account")?,
         vm: maybe_id(row, "vm")?,
         snapshot: maybe_id(row, "snapshot")?,
         operation: maybe_id(row, "operation")?,
-        detail: row.try_get("detail")?,
+        detail: row.get("detail")?,
     })
 }

@@ -1,7 +1,7 @@
 //! Answers to requests that carried an Idempotency-Key.
 
+use crate::sql::sql;
 use crate::{StoreError, Unit};
-use sqlx::Row;
 use tintype_model::{Moment, TokenId};
 
 /// How long an answer is remembered, in milliseconds: a day.
@@ -20,59 +20,49 @@ pub struct Remembered {
     pub body: String,
 }
 
-impl Unit<'_> {
+impl Unit {
     /// What was answered to a request with this key.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn remembered(
+    pub fn remembered(
         &mut self,
         token: TokenId,
         key: &str,
     ) -> Result<Option<Remembered>, StoreError> {
-        let row = sqlx::query("SELECT * FROM idempotency WHERE token = $1 AND key = $2")
-            .bind(token.to_string())
-            .bind(key)
-            .fetch_optional(self.connection())
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let status: i64 = row.try_get("status")?;
-        Ok(Some(Remembered {
-            request: row.try_get("request")?,
-            status: u16::try_from(status).unwrap_or(500),
-            location: row.try_get("location")?,
-            body: row.try_get("body")?,
-        }))
+        let query = sql("SELECT * FROM idempotency WHERE token = $1 AND key = $2");
+        self.one(query.bind(token.to_string()).bind(key), |row| {
+            Ok(Remembered {
+                request: row.get("request")?,
+                status: row.get("status")?,
+                location: row.get("location")?,
+                body: row.get("body")?,
+            })
+        })
     }
 
     /// Remembers what was answered, and forgets what was answered long ago.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remember(
+    pub fn remember(
         &mut self,
         token: TokenId,
         key: &str,
         answer: &Remembered,
         at: Moment,
     ) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM idempotency WHERE created_at < $1")
-            .bind(at.0 - KEPT_MS)
-            .execute(self.connection())
-            .await?;
-        sqlx::query(
-            "INSERT INTO idempotency (token, key, request, status, location, body, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (token, key) DO NOTHING",
+        self.run(sql("DELETE FROM idempotency WHERE created_at < $1").bind(at.0 - KEPT_MS))?;
+        self.run(
+            sql("INSERT INTO idempotency (token, key, request, status, location, body, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (token, key) DO NOTHING")
+            .bind(token.to_string())
+            .bind(key)
+            .bind(&answer.request)
+            .bind(i64::from(answer.status))
+            .bind(answer.location.as_deref())
+            .bind(&answer.body)
+            .bind(at.0),
         )
-        .bind(token.to_string())
-        .bind(key)
-        .bind(&answer.request)
-        .bind(i64::from(answer.status))
-        .bind(&answer.location)
-        .bind(&answer.body)
-        .bind(at.0)
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 }

@@ -10,9 +10,11 @@ mod operation;
 mod page;
 mod profile;
 mod reach;
+mod reader;
 #[cfg(feature = "seed")]
 mod seed;
 mod snapshot;
+mod sql;
 mod timeline;
 mod token;
 mod user;
@@ -32,52 +34,74 @@ pub use token::Token;
 pub use user::{FIRST_USER, User};
 pub use vm::{ListedVm, VmFilter};
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
+use reader::{Readers, Reading};
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use writer::{Turn, Writer};
 
-/// How many read at the same time.
-const READERS: u32 = 8;
+/// The schema, one step for each release that changed it.
+const SCHEMA: &[M<'_>] = &[
+    M::up(include_str!("../migrations/0001_timeline.sql")),
+    M::up(include_str!("../migrations/0002_people.sql")),
+];
 
-/// How many rows are handed over at once, between the thread that reads them and ours.
-const ROWS: usize = 512;
+/// How many statements a connection keeps prepared.
+const STATEMENTS: usize = 256;
 
 /// Why the database could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQL.
     #[error("database: {0}")]
-    Sql(#[from] sqlx::Error),
-    /// The schema could not be brought up to date, or is of a newer release.
+    Sql(#[from] rusqlite::Error),
+    /// The schema could not be brought up to date.
     #[error("database schema: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(rusqlite_migration::Error),
+    /// A newer release has written it.
+    #[error("database schema: it is of a newer release of Tintype")]
+    Newer,
     /// What is in it is not what we wrote.
     #[error("database: {0} is damaged")]
     Damaged(String),
     /// What was written could not be put on disk; it did not happen.
     #[error("database: not written: {0}")]
     NotDurable(String),
+    /// It was closed; what was not recorded before did not happen.
+    #[error("database: closed")]
+    Closed,
+}
+
+impl From<rusqlite_migration::Error> for StoreError {
+    fn from(error: rusqlite_migration::Error) -> Self {
+        use rusqlite_migration::{Error, MigrationDefinitionError};
+        match error {
+            Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {
+                Self::Newer
+            }
+            error => Self::Migrate(error),
+        }
+    }
 }
 
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    readers: SqlitePool,
+    /// None where the one connection there is does both.
+    readers: Option<Arc<Readers>>,
     writer: Arc<Writer>,
 }
 
-/// Reads and writes that happen together or not at all.
+/// Reads and writes that happen together or not at all. Each statement runs where it is called and
+/// takes microseconds; only waiting for one's turn and for the disk is waiting.
 #[derive(Debug)]
-pub struct Unit<'a>(Inner<'a>);
+pub struct Unit(Inner);
 
 #[derive(Debug)]
-enum Inner<'a> {
-    Reads(Transaction<'a, Sqlite>),
+enum Inner {
+    Reads(Reading),
     Writes(Turn),
 }
 
@@ -86,25 +110,23 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be opened, or is of a newer release.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .row_buffer_size(ROWS)
-            .statement_cache_capacity(256)
-            .busy_timeout(Duration::from_secs(10));
-        let mut first = SqliteConnection::connect_with(&options).await?;
-        sqlx::migrate!("./migrations").run(&mut first).await?;
-        first.close().await?;
-        let writer = Writer::open(&options).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await?;
-        Ok(Self { readers, writer })
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut writes = connect(path, OpenFlags::default())?;
+        writes.pragma_update(None, "journal_mode", "wal")?;
+        writes.pragma_update(None, "synchronous", "full")?;
+        Migrations::from_slice(SCHEMA).to_latest(&mut writes)?;
+        let readers = Readers::open(|| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))?;
+        Ok(Self { readers: Some(readers), writer: Arc::new(Writer::with_committer(writes)) })
+    }
+
+    /// Makes a database that lives in memory, with no thread of its own.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let mut both = connect(Path::new(":memory:"), OpenFlags::default())?;
+        Migrations::from_slice(SCHEMA).to_latest(&mut both)?;
+        Ok(Self { readers: None, writer: Arc::new(Writer::without_committer(both)) })
     }
 
     /// Begins to write: nobody else writes until it is committed or dropped, so that what was read
@@ -112,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database is not reachable.
-    pub async fn write(&self) -> Result<Unit<'_>, StoreError> {
+    pub async fn write(&self) -> Result<Unit, StoreError> {
         Ok(Unit(Inner::Writes(self.writer.turn().await?)))
     }
 
@@ -120,32 +142,47 @@ impl Store {
     ///
     /// # Errors
     /// When the database is not reachable.
-    pub async fn read(&self) -> Result<Unit<'_>, StoreError> {
-        Ok(Unit(Inner::Reads(self.readers.begin().await?)))
+    pub async fn read(&self) -> Result<Unit, StoreError> {
+        match &self.readers {
+            Some(readers) => Ok(Unit(Inner::Reads(readers.begin().await?))),
+            None => self.write().await,
+        }
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
-        self.readers.close().await;
+        if let Some(readers) = &self.readers {
+            readers.close().await;
+        }
         self.writer.close().await;
     }
 }
 
-impl Unit<'_> {
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    // Nobody shares a connection, so that it needs no lock of its own.
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+impl Unit {
     /// Makes it durable.
     ///
     /// # Errors
     /// When it could not be; then nothing of it happened.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.0 {
-            Inner::Reads(reads) => Ok(reads.commit().await?),
+            Inner::Reads(_) => Ok(()),
             Inner::Writes(turn) => turn.commit().await,
         }
     }
 
-    fn connection(&mut self) -> &mut SqliteConnection {
-        match &mut self.0 {
-            Inner::Reads(reads) => reads,
+    fn connection(&self) -> &Connection {
+        match &self.0 {
+            Inner::Reads(reading) => reading.connection(),
             Inner::Writes(turn) => turn.connection(),
         }
     }

@@ -1,7 +1,7 @@
 //! Keyset pages: a page begins after the last row of the one before, whatever was added since.
 
 use crate::codec::number;
-use sqlx::{QueryBuilder, Sqlite};
+use crate::sql::Query;
 use std::str::FromStr;
 use uuid::Uuid;
 
@@ -71,7 +71,7 @@ impl Page {
     }
 
     /// Adds where the page begins to the conditions on the rows of `table`.
-    pub(crate) fn push_start(&self, query: &mut QueryBuilder<Sqlite>, table: &str) {
+    pub(crate) fn push_start(&self, query: &mut Query, table: &str) {
         let comparison = match self.order {
             Order::Oldest | Order::Name => ">",
             Order::Newest | Order::NameBackwards => "<",
@@ -90,7 +90,7 @@ impl Page {
     }
 
     /// Adds the order and the length.
-    pub(crate) fn push_order(&self, query: &mut QueryBuilder<Sqlite>, table: &str) {
+    pub(crate) fn push_order(&self, query: &mut Query, table: &str) {
         let column = self.column();
         let direction = match self.order {
             Order::Oldest | Order::Name => "",

@@ -1,10 +1,10 @@
 //! What of all rows a caller sees, as a condition.
 
-use sqlx::{QueryBuilder, Sqlite};
+use crate::sql::Query;
 use tintype_model::access::Reach;
 
 /// Adds the condition that `column`, an account, is one that the caller sees.
-pub(crate) fn push(query: &mut QueryBuilder<Sqlite>, column: &str, reach: Reach) {
+pub(crate) fn push(query: &mut Query, column: &str, reach: Reach) {
     match reach {
         Reach::All => {}
         Reach::Account(account) => {

@@ -1,5 +1,6 @@
 //! A database as large as a cloud's, for benchmarks.
 
+use crate::sql::sql;
 use crate::{Store, StoreError};
 
 /// Ten domains beneath the root, each with twenty accounts.
@@ -83,18 +84,14 @@ impl Store {
     pub async fn seed(&self, machines: u32, snapshots_each: u32) -> Result<(), StoreError> {
         let mut unit = self.write().await?;
         for statement in PEOPLE {
-            sqlx::query(statement).execute(unit.connection()).await?;
+            unit.run(sql(statement))?;
         }
         for statement in [MACHINES, SNAPSHOTS].into_iter().chain(LAYERS) {
-            sqlx::query(statement)
-                .bind(i64::from(machines))
-                .bind(i64::from(snapshots_each))
-                .execute(unit.connection())
-                .await?;
+            unit.run(sql(statement).bind(i64::from(machines)).bind(i64::from(snapshots_each)))?;
         }
         unit.commit().await?;
         let mut unit = self.write().await?;
-        sqlx::query("ANALYZE").execute(unit.connection()).await?;
+        unit.run(sql("ANALYZE"))?;
         unit.commit().await
     }
 }

@@ -1,10 +1,9 @@
 //! Snapshots.
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, number, word};
+use crate::sql::{Query, Row, sql};
 use crate::vm::pattern;
 use crate::{Page, StoreError, Unit, reach};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use std::collections::BTreeMap;
 use tintype_model::access::Reach;
 use tintype_model::change::SnapshotChange;
@@ -72,7 +71,7 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
+    fn push(&self, query: &mut Query) {
         let filter = self.filter;
         if let Some(vm) = filter.vm {
             query.push(" AND snapshot.vm = ").push_bind(vm.to_string());
@@ -106,10 +105,9 @@ impl Conditions<'_> {
     }
 }
 
-fn push_ids(query: &mut QueryBuilder<Sqlite>, ids: &[String]) {
-    let mut list = query.separated(", ");
-    for id in ids {
-        list.push_bind(id.clone());
+fn push_ids(query: &mut Query, ids: &[String]) {
+    for (n, id) in ids.iter().enumerate() {
+        query.push(if n == 0 { "" } else { ", " }).push_bind(id);
     }
 }
 
@@ -119,53 +117,44 @@ const FEW: i64 = 1000;
 /// The shortest keyword that the index of words knows.
 const WORD_LEAST: usize = 3;
 
-impl Unit<'_> {
+impl Unit {
     /// The machine that a snapshot is of.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn vm_of(&mut self, id: SnapshotId) -> Result<Option<VmId>, StoreError> {
-        let row = sqlx::query("SELECT vm FROM snapshot WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(self.connection())
-            .await?;
-        row.map(|row| crate::codec::id(&row, "vm")).transpose()
+    pub fn vm_of(&mut self, id: SnapshotId) -> Result<Option<VmId>, StoreError> {
+        let query = sql("SELECT vm FROM snapshot WHERE id = $1").bind(id.to_string());
+        self.one(query, |row| crate::codec::id(row, "vm"))
     }
 
     /// The snapshot with this id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn listed_snapshot(
+    pub fn listed_snapshot(
         &mut self,
         id: SnapshotId,
     ) -> Result<Option<ListedSnapshot>, StoreError> {
-        let row = QueryBuilder::<Sqlite>::new(LISTED)
-            .push(" AND snapshot.id = ")
-            .push_bind(id.to_string())
-            .build()
-            .fetch_optional(self.connection())
-            .await?;
-        row.as_ref().map(listed).transpose()
+        self.one(sql(LISTED).push(" AND snapshot.id = ").push_bind(id.to_string()), listed)
     }
 
     /// A page of snapshots that a caller sees.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn snapshots(
+    pub fn snapshots(
         &mut self,
         reach: Reach,
         filter: &SnapshotFilter,
         page: &Page,
     ) -> Result<Vec<ListedSnapshot>, StoreError> {
-        let scope = self.scope(reach, filter).await?;
+        let scope = self.scope(reach, filter)?;
         let mut rows = Vec::new();
         for keyword in &filter.keywords {
-            rows.push(self.rows_with(keyword).await?);
+            rows.push(self.rows_with(keyword)?);
         }
         let conditions = Conditions { filter, page, rows: &rows };
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(LISTED);
+        let mut query = sql(LISTED);
         match &scope {
             Scope::All => conditions.push(&mut query),
             Scope::Accounts(accounts) if accounts.len() > ACCOUNTS_FEW => {
@@ -194,12 +183,11 @@ impl Unit<'_> {
             }
         }
         page.push_order(&mut query, "snapshot");
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(listed).collect()
+        self.all(&query, listed)
     }
 
     /// The accounts that a list is about, by who asks and what for.
-    async fn scope(&mut self, reach: Reach, filter: &SnapshotFilter) -> Result<Scope, StoreError> {
+    fn scope(&mut self, reach: Reach, filter: &SnapshotFilter) -> Result<Scope, StoreError> {
         let asked = filter.account.map(Reach::Account);
         let within = filter.domain.map(Reach::Domain);
         let narrow: Vec<Reach> = [Some(reach), asked, within].into_iter().flatten().collect();
@@ -207,57 +195,38 @@ impl Unit<'_> {
             // Whoever asks for one machine has been found to see it.
             return Ok(Scope::All);
         }
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT account.id FROM account WHERE TRUE");
+        let mut query = sql("SELECT account.id FROM account WHERE TRUE");
         for reach in narrow {
             reach::push(&mut query, "account.id", reach);
         }
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(|row| Ok(row.try_get("id")?)).collect::<Result<_, _>>().map(Scope::Accounts)
+        self.all(&query, |row| row.get("id")).map(Scope::Accounts)
     }
 
     /// The rows with a keyword in name or description, by the index of words, if they are few.
-    async fn rows_with(&mut self, keyword: &str) -> Result<Option<Vec<i64>>, StoreError> {
+    fn rows_with(&mut self, keyword: &str) -> Result<Option<Vec<i64>>, StoreError> {
         if keyword.chars().count() < WORD_LEAST {
             return Ok(None);
         }
-        let rows = sqlx::query(
-            "SELECT rowid AS seq FROM snapshot_words WHERE snapshot_words MATCH $1 LIMIT $2",
-        )
-        .bind(format!("\"{}\"", keyword.replace('"', "\"\"")))
-        .bind(FEW)
-        .fetch_all(self.connection())
-        .await?;
-        if rows.len() as i64 == FEW {
-            return Ok(None);
-        }
-        let seqs: Result<Vec<i64>, _> = rows.iter().map(|row| row.try_get("seq")).collect();
-        Ok(Some(seqs?))
+        let query =
+            sql("SELECT rowid AS seq FROM snapshot_words WHERE snapshot_words MATCH $1 LIMIT $2");
+        let phrase = format!("\"{}\"", keyword.replace('"', "\"\""));
+        let rows = self.all(query.bind(phrase).bind(FEW), |row| row.get("seq"))?;
+        Ok((rows.len() as i64 != FEW).then_some(rows))
     }
 
     /// Every snapshot of a machine.
-    pub(crate) async fn snapshots_of(&mut self, vm: VmId) -> Result<Vec<Snapshot>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM snapshot WHERE vm = $1")
-            .bind(vm.to_string())
-            .fetch_all(self.connection())
-            .await?;
-        let mut snapshots: BTreeMap<SnapshotId, Snapshot> = BTreeMap::new();
-        for row in &rows {
-            let snapshot = snapshot(row)?;
-            snapshots.insert(snapshot.id, snapshot);
-        }
-        let held = sqlx::query(
-            "SELECT snapshot_layer.* FROM snapshot
-             JOIN snapshot_layer ON snapshot_layer.snapshot = snapshot.id WHERE snapshot.vm = $1",
-        )
-        .bind(vm.to_string())
-        .fetch_all(self.connection())
-        .await?;
-        for row in &held {
+    pub(crate) fn snapshots_of(&mut self, vm: VmId) -> Result<Vec<Snapshot>, StoreError> {
+        let found = sql("SELECT * FROM snapshot WHERE vm = $1").bind(vm.to_string());
+        let mut snapshots: BTreeMap<SnapshotId, Snapshot> =
+            self.all(found, snapshot)?.into_iter().map(|found| (found.id, found)).collect();
+        let held = sql("SELECT snapshot_layer.* FROM snapshot
+             JOIN snapshot_layer ON snapshot_layer.snapshot = snapshot.id WHERE snapshot.vm = $1");
+        self.all(held.bind(vm.to_string()), |row| {
             if let Some(snapshot) = snapshots.get_mut(&id(row, "snapshot")?) {
                 snapshot.layers.insert(id::<DiskId>(row, "disk")?, id::<LayerId>(row, "layer")?);
             }
-        }
+            Ok(())
+        })?;
         Ok(snapshots.into_values().collect())
     }
 
@@ -265,119 +234,95 @@ impl Unit<'_> {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn expired_snapshots(
-        &mut self,
-        at: Moment,
-    ) -> Result<Vec<(SnapshotId, VmId)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, vm FROM snapshot WHERE expires_at <= $1 AND NOT protected
-             AND state IN ('ready', 'unavailable') ORDER BY expires_at",
+    pub fn expired_snapshots(&mut self, at: Moment) -> Result<Vec<(SnapshotId, VmId)>, StoreError> {
+        self.all(
+            sql("SELECT id, vm FROM snapshot WHERE expires_at <= $1 AND NOT protected
+             AND state IN ('ready', 'unavailable') ORDER BY expires_at")
+            .bind(at.0),
+            |row| Ok((id(row, "id")?, id(row, "vm")?)),
         )
-        .bind(at.0)
-        .fetch_all(self.connection())
-        .await?;
-        rows.iter().map(|row| Ok((id(row, "id")?, id(row, "vm")?))).collect()
     }
 
-    pub(crate) async fn add_snapshot(
+    pub(crate) fn add_snapshot(
         &mut self,
         snapshot: &Snapshot,
         account: AccountId,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO snapshot (id, vm, name, description, kind, consistency, state, parent,
+        self.run(
+            sql(
+                "INSERT INTO snapshot (id, vm, name, description, kind, consistency, state, parent,
                                    created_at, memory_bytes, config, account, created_by,
                                    expires_at, protected, safety, size_bytes)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0)",
+            )
+            .bind(snapshot.id.to_string())
+            .bind(snapshot.vm.to_string())
+            .bind(&snapshot.name)
+            .bind(&snapshot.description)
+            .bind(word(&snapshot.kind))
+            .bind(word(&snapshot.consistency))
+            .bind(word(&snapshot.state))
+            .bind(snapshot.parent.map(|id| id.to_string()))
+            .bind(snapshot.created_at.0)
+            .bind(number(snapshot.memory_bytes))
+            .bind(json(&snapshot.config))
+            .bind(account.to_string())
+            .bind(&snapshot.created_by)
+            .bind(snapshot.expires_at.map(|at| at.0))
+            .bind(snapshot.protected)
+            .bind(snapshot.safety),
         )
-        .bind(snapshot.id.to_string())
-        .bind(snapshot.vm.to_string())
-        .bind(&snapshot.name)
-        .bind(&snapshot.description)
-        .bind(word(&snapshot.kind))
-        .bind(word(&snapshot.consistency))
-        .bind(word(&snapshot.state))
-        .bind(snapshot.parent.map(|id| id.to_string()))
-        .bind(snapshot.created_at.0)
-        .bind(number(snapshot.memory_bytes))
-        .bind(json(&snapshot.config))
-        .bind(account.to_string())
-        .bind(&snapshot.created_by)
-        .bind(snapshot.expires_at.map(|at| at.0))
-        .bind(snapshot.protected)
-        .bind(snapshot.safety)
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 
     /// Records what deleting a snapshot alone would give back.
-    pub(crate) async fn set_size(
-        &mut self,
-        id: SnapshotId,
-        size_bytes: u64,
-    ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE snapshot SET size_bytes = $1 WHERE id = $2")
-            .bind(number(size_bytes))
-            .bind(id.to_string())
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    pub(crate) fn set_size(&mut self, id: SnapshotId, size_bytes: u64) -> Result<(), StoreError> {
+        self.run(
+            sql("UPDATE snapshot SET size_bytes = $1 WHERE id = $2")
+                .bind(number(size_bytes))
+                .bind(id.to_string()),
+        )
     }
 
-    pub(crate) async fn remove_snapshot(&mut self, id: SnapshotId) -> Result<(), StoreError> {
-        self.forget_layers(id).await?;
-        sqlx::query("DELETE FROM snapshot WHERE id = $1")
-            .bind(id.to_string())
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    pub(crate) fn remove_snapshot(&mut self, id: SnapshotId) -> Result<(), StoreError> {
+        self.forget_layers(id)?;
+        self.run(sql("DELETE FROM snapshot WHERE id = $1").bind(id.to_string()))
     }
 
-    async fn forget_layers(&mut self, id: SnapshotId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM snapshot_layer WHERE snapshot = $1")
-            .bind(id.to_string())
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    fn forget_layers(&mut self, id: SnapshotId) -> Result<(), StoreError> {
+        self.run(sql("DELETE FROM snapshot_layer WHERE snapshot = $1").bind(id.to_string()))
     }
 
-    async fn hold_layer(
+    fn hold_layer(
         &mut self,
         id: SnapshotId,
         disk: DiskId,
         layer: LayerId,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO snapshot_layer (snapshot, disk, layer) VALUES ($1, $2, $3)
-             ON CONFLICT (snapshot, disk) DO UPDATE SET layer = $3",
+        self.run(
+            sql("INSERT INTO snapshot_layer (snapshot, disk, layer) VALUES ($1, $2, $3)
+             ON CONFLICT (snapshot, disk) DO UPDATE SET layer = $3")
+            .bind(id.to_string())
+            .bind(disk.to_string())
+            .bind(layer.to_string()),
         )
-        .bind(id.to_string())
-        .bind(disk.to_string())
-        .bind(layer.to_string())
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 
-    pub(crate) async fn change_snapshot(
+    pub(crate) fn change_snapshot(
         &mut self,
         id: SnapshotId,
         change: &SnapshotChange,
     ) -> Result<(), StoreError> {
         let query = match change {
             SnapshotChange::State(state) => {
-                sqlx::query("UPDATE snapshot SET state = $1 WHERE id = $2").bind(word(state))
+                sql("UPDATE snapshot SET state = $1 WHERE id = $2").bind(word(state))
             }
             SnapshotChange::Ready { at, pause_ms, memory_bytes, consistency, reason, layers } => {
-                self.forget_layers(id).await?;
+                self.forget_layers(id)?;
                 for (&disk, &layer) in layers {
-                    self.hold_layer(id, disk, layer).await?;
+                    self.hold_layer(id, disk, layer)?;
                 }
-                sqlx::query(
-                    "UPDATE snapshot SET ready_at = $1, pause_ms = $2, memory_bytes = $3,
-                     consistency = $4, reason = $5, state = $6 WHERE id = $7",
-                )
+                sql("UPDATE snapshot SET ready_at = $1, pause_ms = $2, memory_bytes = $3,
+                     consistency = $4, reason = $5, state = $6 WHERE id = $7")
                 .bind(at.0)
                 .bind(pause_ms.map(number))
                 .bind(number(*memory_bytes))
@@ -386,76 +331,70 @@ impl Unit<'_> {
                 .bind(word(&SnapshotState::Ready))
             }
             SnapshotChange::Unavailable(reason) => {
-                self.forget_layers(id).await?;
-                sqlx::query(
-                    "UPDATE snapshot SET state = $1, reason = $2, memory_bytes = 0 WHERE id = $3",
-                )
-                .bind(word(&SnapshotState::Unavailable))
-                .bind(json(reason))
+                self.forget_layers(id)?;
+                sql("UPDATE snapshot SET state = $1, reason = $2, memory_bytes = 0 WHERE id = $3")
+                    .bind(word(&SnapshotState::Unavailable))
+                    .bind(json(reason))
             }
-            SnapshotChange::Parent(parent) => {
-                sqlx::query("UPDATE snapshot SET parent = $1 WHERE id = $2")
-                    .bind(parent.map(|id| id.to_string()))
-            }
-            SnapshotChange::Layer(disk, layer) => return self.hold_layer(id, *disk, *layer).await,
+            SnapshotChange::Parent(parent) => sql("UPDATE snapshot SET parent = $1 WHERE id = $2")
+                .bind(parent.map(|id| id.to_string())),
+            SnapshotChange::Layer(disk, layer) => return self.hold_layer(id, *disk, *layer),
             SnapshotChange::Name(name) => {
-                sqlx::query("UPDATE snapshot SET name = $1 WHERE id = $2").bind(name)
+                sql("UPDATE snapshot SET name = $1 WHERE id = $2").bind(name)
             }
             SnapshotChange::Description(text) => {
-                sqlx::query("UPDATE snapshot SET description = $1 WHERE id = $2").bind(text)
+                sql("UPDATE snapshot SET description = $1 WHERE id = $2").bind(text)
             }
             SnapshotChange::Expires(at) => {
-                sqlx::query("UPDATE snapshot SET expires_at = $1 WHERE id = $2")
-                    .bind(at.map(|at| at.0))
+                sql("UPDATE snapshot SET expires_at = $1 WHERE id = $2").bind(at.map(|at| at.0))
             }
             SnapshotChange::Protected(protected) => {
-                sqlx::query("UPDATE snapshot SET protected = $1 WHERE id = $2").bind(*protected)
+                sql("UPDATE snapshot SET protected = $1 WHERE id = $2").bind(*protected)
             }
             SnapshotChange::MemoryGone => {
-                sqlx::query("UPDATE snapshot SET memory_bytes = 0, kind = $1 WHERE id = $2")
+                sql("UPDATE snapshot SET memory_bytes = 0, kind = $1 WHERE id = $2")
                     .bind(word(&Kind::Disk))
             }
             SnapshotChange::Verified(at) => {
-                sqlx::query("UPDATE snapshot SET verified_at = $1 WHERE id = $2").bind(at.0)
+                sql("UPDATE snapshot SET verified_at = $1 WHERE id = $2").bind(at.0)
             }
         };
-        query.bind(id.to_string()).execute(self.connection()).await?;
-        Ok(())
+        self.run(query.bind(id.to_string()))
     }
 }
 
-fn listed(row: &SqliteRow) -> Result<ListedSnapshot, StoreError> {
+fn listed(row: &Row<'_>) -> Result<ListedSnapshot, StoreError> {
     Ok(ListedSnapshot {
         snapshot: snapshot(row)?,
-        vm_name: row.try_get("vm_name")?,
-        current: row.try_get("current")?,
+        vm_name: row.get("vm_name")?,
+        current: row.get("current")?,
         size_bytes: count(row, "size_bytes")?,
     })
 }
 
-fn snapshot(row: &SqliteRow) -> Result<Snapshot, StoreError> {
-    let pause_ms: Option<i64> = row.try_get("pause_ms")?;
-    let moment = |column| Ok::<_, StoreError>(row.try_get::<Option<i64>, _>(column)?.map(Moment));
+fn snapshot(row: &Row<'_>) -> Result<Snapshot, StoreError> {
+    let pause_ms: Option<i64> = row.get("pause_ms")?;
+    let moment = |column| Ok::<_, StoreError>(row.get::<Option<i64>>(column)?.map(Moment));
     Ok(Snapshot {
         id: id(row, "id")?,
         vm: id(row, "vm")?,
-        name: row.try_get("name")?,
-        description: row.try_get("description")?,
+        name: row.get("name")?,
+        description: row.get("description")?,
         kind: from_word(row, "kind")?,
         consistency: from_word(row, "consistency")?,
         state: from_word(row, "state")?,
         reason: maybe_json(row, "reason")?,
         parent: maybe_id(row, "parent")?,
-        created_at: Moment(row.try_get("created_at")?),
+        created_at: Moment(row.get("created_at")?),
         ready_at: moment("ready_at")?,
         pause_ms: pause_ms.map(|ms| u64::try_from(ms).unwrap_or(0)),
         memory_bytes: count(row, "memory_bytes")?,
         config: from_json(row, "config")?,
         layers: BTreeMap::new(),
-        created_by: row.try_get("created_by")?,
+        created_by: row.get("created_by")?,
         expires_at: moment("expires_at")?,
-        protected: row.try_get("protected")?,
-        safety: row.try_get("safety")?,
+        protected: row.get("protected")?,
+        safety: row.get("safety")?,
         verified_at: moment("verified_at")?,
     })
 }

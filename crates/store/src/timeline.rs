@@ -1,9 +1,8 @@
 //! A machine's whole timeline: loaded as one value, changed by what the model decided.
 
 use crate::codec::{count, from_word, id, json, maybe_id, number, word};
+use crate::sql::{Row, sql};
 use crate::{StoreError, Unit};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use std::collections::BTreeMap;
 use tintype_model::change::Change;
 use tintype_model::layer::Layer;
@@ -39,38 +38,30 @@ impl Totals {
     }
 }
 
-impl Unit<'_> {
+impl Unit {
     /// The timeline of a machine.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn timeline(&mut self, vm: VmId) -> Result<Option<Timeline>, StoreError> {
-        let Some(machine) = self.vm(vm).await? else {
+    pub fn timeline(&mut self, vm: VmId) -> Result<Option<Timeline>, StoreError> {
+        let Some(machine) = self.vm(vm)? else {
             return Ok(None);
         };
         let mut timeline = Timeline::of(machine);
-        for snapshot in self.snapshots_of(vm).await? {
+        for snapshot in self.snapshots_of(vm)? {
             timeline.snapshots.insert(snapshot.id, snapshot);
         }
-        let layers = sqlx::query(
-            "SELECT layer.*, EXISTS (SELECT 1 FROM layer AS other
+        let layers = sql("SELECT layer.*, EXISTS (SELECT 1 FROM layer AS other
                 WHERE other.id = layer.id AND other.vm <> layer.vm) AS shared
-             FROM layer WHERE vm = $1",
-        )
-        .bind(vm.to_string())
-        .fetch_all(self.connection())
-        .await?;
-        for row in &layers {
-            let layer = layer(row)?;
+             FROM layer WHERE vm = $1");
+        for layer in self.all(layers.bind(vm.to_string()), layer)? {
             timeline.layers.insert(layer.id, layer);
         }
-        let active = sqlx::query("SELECT disk, layer FROM active WHERE vm = $1")
-            .bind(vm.to_string())
-            .fetch_all(self.connection())
-            .await?;
-        for row in &active {
-            timeline.active.insert(id(row, "disk")?, id(row, "layer")?);
-        }
+        let active = sql("SELECT disk, layer FROM active WHERE vm = $1").bind(vm.to_string());
+        timeline.active = self
+            .all(active, |row| Ok((id(row, "disk")?, id(row, "layer")?)))?
+            .into_iter()
+            .collect();
         Ok(Some(timeline))
     }
 
@@ -78,7 +69,7 @@ impl Unit<'_> {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn record(
+    pub fn record(
         &mut self,
         timeline: &mut Timeline,
         changes: &[Change],
@@ -86,117 +77,102 @@ impl Unit<'_> {
         let (vm, account) = (timeline.vm.id, timeline.vm.account);
         let before = Totals::of(timeline);
         for change in changes {
-            self.record_one(vm, account, change).await?;
+            self.record_one(vm, account, change)?;
             timeline.apply(change);
         }
         let after = Totals::of(timeline);
         for (id, &size) in &after.frees {
             if before.frees.get(id).copied().unwrap_or(0) != size {
-                self.set_size(*id, size).await?;
+                self.set_size(*id, size)?;
             }
         }
         if before.usage != after.usage {
-            self.add_usage(account, before.usage, after.usage).await?;
+            self.add_usage(account, before.usage, after.usage)?;
         }
         // Whatever another machine did to what is shared with this one, this is how it is now.
         self.run(
-            sqlx::query("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3 WHERE id = $4")
+            sql("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3 WHERE id = $4")
                 .bind(number(after.usage.snapshots))
                 .bind(number(after.usage.bytes))
                 .bind(after.restless)
                 .bind(vm.to_string()),
         )
-        .await
     }
 
-    async fn record_one(
+    fn record_one(
         &mut self,
         vm: VmId,
         account: AccountId,
         change: &Change,
     ) -> Result<(), StoreError> {
         match change {
-            Change::VmState(state) => self.set(vm, STATE, Some(word(state))).await,
-            Change::VmConfig(config) => self.set(vm, CONFIG, Some(json(config))).await,
-            Change::VmSettings(settings) => self.set(vm, SETTINGS, Some(json(settings))).await,
-            Change::VmName(name) => self.set(vm, NAME, Some(name.clone())).await,
-            Change::VmGeneration(id) => self.set(vm, GENERATION, Some(id.to_string())).await,
-            Change::VmCurrent(id) => {
-                self.set(vm, CURRENT_SNAPSHOT, id.map(|id| id.to_string())).await
-            }
-            Change::VmOperation(id) => self.set(vm, OPERATION, id.map(|id| id.to_string())).await,
-            Change::VmReclaim(id) => self.set(vm, RECLAIM, id.map(|id| id.to_string())).await,
-            Change::VmGone => self.remove_vm(vm).await,
-            Change::SnapshotAdded(snapshot) => self.add_snapshot(snapshot, account).await,
-            Change::SnapshotChanged(id, change) => self.change_snapshot(*id, change).await,
-            Change::SnapshotGone(id) => self.remove_snapshot(*id).await,
-            Change::LayerAdded(layer) => self.add_layer(vm, layer).await,
+            Change::VmState(state) => self.set(vm, STATE, Some(word(state))),
+            Change::VmConfig(config) => self.set(vm, CONFIG, Some(json(config))),
+            Change::VmSettings(settings) => self.set(vm, SETTINGS, Some(json(settings))),
+            Change::VmName(name) => self.set(vm, NAME, Some(name.clone())),
+            Change::VmGeneration(id) => self.set(vm, GENERATION, Some(id.to_string())),
+            Change::VmCurrent(id) => self.set(vm, CURRENT_SNAPSHOT, id.map(|id| id.to_string())),
+            Change::VmOperation(id) => self.set(vm, OPERATION, id.map(|id| id.to_string())),
+            Change::VmReclaim(id) => self.set(vm, RECLAIM, id.map(|id| id.to_string())),
+            Change::VmGone => self.remove_vm(vm),
+            Change::SnapshotAdded(snapshot) => self.add_snapshot(snapshot, account),
+            Change::SnapshotChanged(id, change) => self.change_snapshot(*id, change),
+            Change::SnapshotGone(id) => self.remove_snapshot(*id),
+            Change::LayerAdded(layer) => self.add_layer(vm, layer),
             Change::LayerMoved { layer, parent } => {
                 let parent = parent.map(|id| id.to_string());
                 self.run(
-                    sqlx::query("UPDATE layer SET parent = $1 WHERE vm = $2 AND id = $3")
+                    sql("UPDATE layer SET parent = $1 WHERE vm = $2 AND id = $3")
                         .bind(parent)
                         .bind(vm.to_string())
                         .bind(layer.to_string()),
                 )
-                .await
             }
             Change::LayerSize { layer, size_bytes } => {
                 // A shared file is as large in every machine.
                 self.run(
-                    sqlx::query("UPDATE layer SET size_bytes = $1 WHERE id = $2")
+                    sql("UPDATE layer SET size_bytes = $1 WHERE id = $2")
                         .bind(number(*size_bytes))
                         .bind(layer.to_string()),
                 )
-                .await
             }
-            Change::LayerGone(id) => {
-                self.run(
-                    sqlx::query("DELETE FROM layer WHERE vm = $1 AND id = $2")
-                        .bind(vm.to_string())
-                        .bind(id.to_string()),
-                )
-                .await
-            }
-            Change::DiskActive { disk, layer } => {
-                self.run(
-                    sqlx::query(
-                        "INSERT INTO active (vm, disk, layer) VALUES ($1, $2, $3)
-                         ON CONFLICT (vm, disk) DO UPDATE SET layer = $3",
-                    )
+            Change::LayerGone(id) => self.run(
+                sql("DELETE FROM layer WHERE vm = $1 AND id = $2")
                     .bind(vm.to_string())
-                    .bind(disk.to_string())
-                    .bind(layer.to_string()),
-                )
-                .await
-            }
+                    .bind(id.to_string()),
+            ),
+            Change::DiskActive { disk, layer } => self.run(
+                sql("INSERT INTO active (vm, disk, layer) VALUES ($1, $2, $3)
+                         ON CONFLICT (vm, disk) DO UPDATE SET layer = $3")
+                .bind(vm.to_string())
+                .bind(disk.to_string())
+                .bind(layer.to_string()),
+            ),
             Change::DiskGone(disk) => {
                 for statement in [
                     "DELETE FROM active WHERE vm = $1 AND disk = $2",
                     "DELETE FROM layer WHERE vm = $1 AND disk = $2",
                 ] {
-                    let query = sqlx::query(statement).bind(vm.to_string());
-                    self.run(query.bind(disk.to_string())).await?;
+                    let query = sql(statement).bind(vm.to_string());
+                    self.run(query.bind(disk.to_string()))?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn set(
+    fn set(
         &mut self,
         vm: VmId,
         statement: &'static str,
         value: Option<String>,
     ) -> Result<(), StoreError> {
-        self.run(sqlx::query(statement).bind(value).bind(vm.to_string())).await
+        self.run(sql(statement).bind(value).bind(vm.to_string()))
     }
 
-    async fn add_layer(&mut self, vm: VmId, layer: &Layer) -> Result<(), StoreError> {
-        let query = sqlx::query(
-            "INSERT INTO layer (id, vm, disk, parent, format, rank, size_bytes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        );
+    fn add_layer(&mut self, vm: VmId, layer: &Layer) -> Result<(), StoreError> {
+        let query = sql("INSERT INTO layer (id, vm, disk, parent, format, rank, size_bytes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)");
         self.run(
             query
                 .bind(layer.id.to_string())
@@ -207,10 +183,9 @@ impl Unit<'_> {
                 .bind(i64::from(layer.rank))
                 .bind(number(layer.size_bytes)),
         )
-        .await
     }
 
-    async fn remove_vm(&mut self, vm: VmId) -> Result<(), StoreError> {
+    fn remove_vm(&mut self, vm: VmId) -> Result<(), StoreError> {
         let statements = [
             "DELETE FROM snapshot_layer WHERE snapshot IN (SELECT id FROM snapshot WHERE vm = $1)",
             "DELETE FROM snapshot WHERE vm = $1",
@@ -219,22 +194,14 @@ impl Unit<'_> {
             "DELETE FROM vm WHERE id = $1",
         ];
         for statement in statements {
-            self.run(sqlx::query(statement).bind(vm.to_string())).await?;
+            self.run(sql(statement).bind(vm.to_string()))?;
         }
-        Ok(())
-    }
-
-    async fn run(
-        &mut self,
-        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Result<(), StoreError> {
-        query.execute(self.connection()).await?;
         Ok(())
     }
 }
 
-fn layer(row: &SqliteRow) -> Result<Layer, StoreError> {
-    let rank: i64 = row.try_get("rank")?;
+fn layer(row: &Row<'_>) -> Result<Layer, StoreError> {
+    let rank: i64 = row.get("rank")?;
     Ok(Layer {
         id: id(row, "id")?,
         disk: id(row, "disk")?,
@@ -242,6 +209,6 @@ fn layer(row: &SqliteRow) -> Result<Layer, StoreError> {
         format: from_word(row, "format")?,
         rank: u32::try_from(rank).unwrap_or(0),
         size_bytes: count(row, "size_bytes")?,
-        shared: row.try_get("shared")?,
+        shared: row.get("shared")?,
     })
 }

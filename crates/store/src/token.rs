@@ -1,9 +1,8 @@
 //! Tokens: kept as hashes, shown once.
 
 use crate::codec::{from_word, id, word};
+use crate::sql::{Row, sql};
 use crate::{Page, StoreError, Unit, User};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use tintype_model::access::Scope;
 use tintype_model::{Moment, TokenId, UserId};
 
@@ -24,46 +23,39 @@ pub struct Token {
     pub expires_at: Option<Moment>,
 }
 
-impl Unit<'_> {
+impl Unit {
     /// Adds a token.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn add_token(&mut self, token: &Token, hash: &str) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO token (id, \"user\", name, scope, hash, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    pub fn add_token(&mut self, token: &Token, hash: &str) -> Result<(), StoreError> {
+        self.run(
+            sql("INSERT INTO token (id, \"user\", name, scope, hash, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)")
+            .bind(token.id.to_string())
+            .bind(token.user.to_string())
+            .bind(&token.name)
+            .bind(word(&token.scope))
+            .bind(hash)
+            .bind(token.created_at.0)
+            .bind(token.expires_at.map(|at| at.0)),
         )
-        .bind(token.id.to_string())
-        .bind(token.user.to_string())
-        .bind(&token.name)
-        .bind(word(&token.scope))
-        .bind(hash)
-        .bind(token.created_at.0)
-        .bind(token.expires_at.map(|at| at.0))
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 
     /// The token with this hash that has not ended, and whose it is.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn token_by_hash(
+    pub fn token_by_hash(
         &mut self,
         hash: &str,
         at: Moment,
     ) -> Result<Option<(Token, User)>, StoreError> {
-        let row = sqlx::query(
-            "SELECT * FROM token WHERE hash = $1 AND (expires_at IS NULL OR expires_at > $2)",
-        )
-        .bind(hash)
-        .bind(at.0)
-        .fetch_optional(self.connection())
-        .await?;
-        let Some(token) = row.as_ref().map(token).transpose()? else { return Ok(None) };
-        let user = self.user(token.user).await?;
+        let query =
+            sql("SELECT * FROM token WHERE hash = $1 AND (expires_at IS NULL OR expires_at > $2)");
+        let token = self.one(query.bind(hash).bind(at.0), token)?;
+        let Some(token) = token else { return Ok(None) };
+        let user = self.user(token.user)?;
         Ok(user.map(|user| (token, user)))
     }
 
@@ -71,62 +63,51 @@ impl Unit<'_> {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn tokens(&mut self, user: UserId, page: &Page) -> Result<Vec<Token>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT * FROM token WHERE \"user\" = ");
+    pub fn tokens(&mut self, user: UserId, page: &Page) -> Result<Vec<Token>, StoreError> {
+        let mut query = sql("SELECT * FROM token WHERE \"user\" = ");
         query.push_bind(user.to_string());
         page.push_start(&mut query, "token");
         page.push_order(&mut query, "token");
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(token).collect()
+        self.all(&query, token)
     }
 
     /// The token with this id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn token(&mut self, id: TokenId) -> Result<Option<Token>, StoreError> {
-        let row = sqlx::query("SELECT * FROM token WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(self.connection())
-            .await?;
-        row.as_ref().map(token).transpose()
+    pub fn token(&mut self, id: TokenId) -> Result<Option<Token>, StoreError> {
+        self.one(sql("SELECT * FROM token WHERE id = $1").bind(id.to_string()), token)
     }
 
     /// Revokes a token.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remove_token(&mut self, id: TokenId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM token WHERE id = $1")
-            .bind(id.to_string())
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    pub fn remove_token(&mut self, id: TokenId) -> Result<(), StoreError> {
+        self.run(sql("DELETE FROM token WHERE id = $1").bind(id.to_string()))
     }
 
     /// Revokes all tokens of a user but one.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remove_tokens_of(&mut self, user: UserId, but: TokenId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM token WHERE \"user\" = $1 AND id <> $2")
-            .bind(user.to_string())
-            .bind(but.to_string())
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    pub fn remove_tokens_of(&mut self, user: UserId, but: TokenId) -> Result<(), StoreError> {
+        self.run(
+            sql("DELETE FROM token WHERE \"user\" = $1 AND id <> $2")
+                .bind(user.to_string())
+                .bind(but.to_string()),
+        )
     }
 }
 
-fn token(row: &SqliteRow) -> Result<Token, StoreError> {
-    let expires_at: Option<i64> = row.try_get("expires_at")?;
+fn token(row: &Row<'_>) -> Result<Token, StoreError> {
+    let expires_at: Option<i64> = row.get("expires_at")?;
     Ok(Token {
         id: id(row, "id")?,
         user: id(row, "user")?,
-        name: row.try_get("name")?,
+        name: row.get("name")?,
         scope: from_word(row, "scope")?,
-        created_at: Moment(row.try_get("created_at")?),
+        created_at: Moment(row.get("created_at")?),
         expires_at: expires_at.map(Moment),
     })
 }

@@ -1,9 +1,8 @@
 //! Users: people and programs that sign in.
 
 use crate::codec::{from_word, id, word};
+use crate::sql::{Row, sql};
 use crate::{Page, StoreError, Unit, domain, reach};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use tintype_model::access::{Home, Reach, Role};
 use tintype_model::{AccountId, DomainId, Moment, UserId};
 use uuid::Uuid;
@@ -41,104 +40,87 @@ const SELECT: &str = "SELECT \"user\".*, domain.lineage AS lineage FROM \"user\"
     JOIN account ON account.id = \"user\".account
     JOIN domain ON domain.id = account.domain WHERE TRUE";
 
-impl Unit<'_> {
+impl Unit {
     /// Adds a user.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn add_user(&mut self, user: &User) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO \"user\" (id, account, name, role, password, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+    pub fn add_user(&mut self, user: &User) -> Result<(), StoreError> {
+        self.run(
+            sql("INSERT INTO \"user\" (id, account, name, role, password, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6)")
+            .bind(user.id.to_string())
+            .bind(user.account.to_string())
+            .bind(&user.name)
+            .bind(word(&user.role))
+            .bind(user.password.as_deref())
+            .bind(user.created_at.0),
         )
-        .bind(user.id.to_string())
-        .bind(user.account.to_string())
-        .bind(&user.name)
-        .bind(word(&user.role))
-        .bind(&user.password)
-        .bind(user.created_at.0)
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 
     /// The user with this id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn user(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
-        let row = QueryBuilder::<Sqlite>::new(SELECT)
-            .push(" AND \"user\".id = ")
-            .push_bind(id.to_string())
-            .build()
-            .fetch_optional(self.connection())
-            .await?;
-        row.as_ref().map(user).transpose()
+    pub fn user(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.one(sql(SELECT).push(" AND \"user\".id = ").push_bind(id.to_string()), user)
     }
 
     /// The user with this name.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn user_named(&mut self, name: &str) -> Result<Option<User>, StoreError> {
-        let row = QueryBuilder::<Sqlite>::new(SELECT)
-            .push(" AND \"user\".name = ")
-            .push_bind(name.to_owned())
-            .build()
-            .fetch_optional(self.connection())
-            .await?;
-        row.as_ref().map(user).transpose()
+    pub fn user_named(&mut self, name: &str) -> Result<Option<User>, StoreError> {
+        self.one(sql(SELECT).push(" AND \"user\".name = ").push_bind(name.to_owned()), user)
     }
 
     /// A page of users that a caller sees.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn users(&mut self, reach: Reach, page: &Page) -> Result<Vec<User>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(SELECT);
+    pub fn users(&mut self, reach: Reach, page: &Page) -> Result<Vec<User>, StoreError> {
+        let mut query = sql(SELECT);
         reach::push(&mut query, "\"user\".account", reach);
         page.push_start(&mut query, "\"user\"");
         page.push_order(&mut query, "\"user\"");
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(user).collect()
+        self.all(&query, user)
     }
 
     /// Changes what a user is, and its password.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn change_user(&mut self, user: &User) -> Result<(), StoreError> {
-        sqlx::query("UPDATE \"user\" SET role = $1, password = $2 WHERE id = $3")
-            .bind(word(&user.role))
-            .bind(&user.password)
-            .bind(user.id.to_string())
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    pub fn change_user(&mut self, user: &User) -> Result<(), StoreError> {
+        self.run(
+            sql("UPDATE \"user\" SET role = $1, password = $2 WHERE id = $3")
+                .bind(word(&user.role))
+                .bind(user.password.as_deref())
+                .bind(user.id.to_string()),
+        )
     }
 
     /// Removes a user with its tokens.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remove_user(&mut self, id: UserId) -> Result<(), StoreError> {
+    pub fn remove_user(&mut self, id: UserId) -> Result<(), StoreError> {
         for statement in
             ["DELETE FROM token WHERE \"user\" = $1", "DELETE FROM \"user\" WHERE id = $1"]
         {
-            sqlx::query(statement).bind(id.to_string()).execute(self.connection()).await?;
+            self.run(sql(statement).bind(id.to_string()))?;
         }
         Ok(())
     }
 }
 
-pub(crate) fn user(row: &SqliteRow) -> Result<User, StoreError> {
+pub(crate) fn user(row: &Row<'_>) -> Result<User, StoreError> {
     Ok(User {
         id: id(row, "id")?,
         account: id(row, "account")?,
         lineage: domain::lineage(row, "lineage")?,
-        name: row.try_get("name")?,
+        name: row.get("name")?,
         role: from_word(row, "role")?,
-        password: row.try_get("password")?,
-        created_at: Moment(row.try_get("created_at")?),
+        password: row.get("password")?,
+        created_at: Moment(row.get("created_at")?),
     })
 }

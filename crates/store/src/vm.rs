@@ -1,9 +1,8 @@
 //! Virtual machines.
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, word};
+use crate::sql::{Row, sql};
 use crate::{Page, StoreError, Unit, reach};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use tintype_model::access::Reach;
 use tintype_model::quota::Usage;
 use tintype_model::reclaim::Reclaim;
@@ -43,84 +42,71 @@ const LISTED: &str = "SELECT vm.*, account.name AS account_name, operation.kind 
     FROM vm JOIN account ON account.id = vm.account
     LEFT JOIN operation ON operation.id = vm.operation WHERE TRUE";
 
-impl Unit<'_> {
+impl Unit {
     /// Adds a machine.
     ///
     /// # Errors
     /// When the database fails; so for all of these.
-    pub async fn add_vm(&mut self, vm: &Vm) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO vm (id, account, name, state, config, settings, generation, snapshots,
+    pub fn add_vm(&mut self, vm: &Vm) -> Result<(), StoreError> {
+        self.run(
+            sql(
+                "INSERT INTO vm (id, account, name, state, config, settings, generation, snapshots,
                              bytes, restless, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, FALSE, $8)",
+            )
+            .bind(vm.id.to_string())
+            .bind(vm.account.to_string())
+            .bind(&vm.name)
+            .bind(word(&vm.state))
+            .bind(json(&vm.config))
+            .bind(json(&vm.settings))
+            .bind(vm.generation.to_string())
+            .bind(vm.created_at.0),
         )
-        .bind(vm.id.to_string())
-        .bind(vm.account.to_string())
-        .bind(&vm.name)
-        .bind(word(&vm.state))
-        .bind(json(&vm.config))
-        .bind(json(&vm.settings))
-        .bind(vm.generation.to_string())
-        .bind(vm.created_at.0)
-        .execute(self.connection())
-        .await?;
-        Ok(())
     }
 
     /// The machine with this id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn vm(&mut self, id: VmId) -> Result<Option<Vm>, StoreError> {
-        let row = sqlx::query("SELECT * FROM vm WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(self.connection())
-            .await?;
-        row.as_ref().map(vm).transpose()
+    pub fn vm(&mut self, id: VmId) -> Result<Option<Vm>, StoreError> {
+        self.one(sql("SELECT * FROM vm WHERE id = $1").bind(id.to_string()), vm)
     }
 
     /// The machines with this name that a caller sees, with their accounts.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn vms_named(
+    pub fn vms_named(
         &mut self,
         reach: Reach,
         name: &str,
     ) -> Result<Vec<(VmId, AccountId)>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT id, account FROM vm WHERE name = ");
+        let mut query = sql("SELECT id, account FROM vm WHERE name = ");
         query.push_bind(name.to_owned());
         reach::push(&mut query, "vm.account", reach);
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(|row| Ok((id(row, "id")?, id(row, "account")?))).collect()
+        self.all(&query, |row| Ok((id(row, "id")?, id(row, "account")?)))
     }
 
     /// The machine with this id, as a list shows it.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn listed_vm(&mut self, id: VmId) -> Result<Option<ListedVm>, StoreError> {
-        let row = QueryBuilder::<Sqlite>::new(LISTED)
-            .push(" AND vm.id = ")
-            .push_bind(id.to_string())
-            .build()
-            .fetch_optional(self.connection())
-            .await?;
-        row.as_ref().map(listed).transpose()
+    pub fn listed_vm(&mut self, id: VmId) -> Result<Option<ListedVm>, StoreError> {
+        self.one(sql(LISTED).push(" AND vm.id = ").push_bind(id.to_string()), listed)
     }
 
     /// A page of machines that a caller sees.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn vms(
+    pub fn vms(
         &mut self,
         reach: Reach,
         filter: &VmFilter,
         page: &Page,
     ) -> Result<Vec<ListedVm>, StoreError> {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(LISTED);
+        let mut query = sql(LISTED);
         reach::push(&mut query, "vm.account", reach);
         if let Some(account) = filter.account {
             reach::push(&mut query, "vm.account", Reach::Account(account));
@@ -136,84 +122,72 @@ impl Unit<'_> {
         }
         page.push_start(&mut query, "vm");
         page.push_order(&mut query, "vm");
-        let rows = query.build().fetch_all(self.connection()).await?;
-        rows.iter().map(listed).collect()
+        self.all(&query, listed)
     }
 
     /// The machines that a layer of this machine is shared with.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn sharers(&mut self, vm: VmId) -> Result<Vec<VmId>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT DISTINCT other.vm AS id FROM layer
+    pub fn sharers(&mut self, vm: VmId) -> Result<Vec<VmId>, StoreError> {
+        self.all(
+            sql("SELECT DISTINCT other.vm AS id FROM layer
              JOIN layer AS other ON other.id = layer.id AND other.vm <> layer.vm
-             WHERE layer.vm = $1",
+             WHERE layer.vm = $1")
+            .bind(vm.to_string()),
+            |row| id(row, "id"),
         )
-        .bind(vm.to_string())
-        .fetch_all(self.connection())
-        .await?;
-        rows.iter().map(|row| id(row, "id")).collect()
     }
 
     /// What all machines are recorded to be in.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn vm_states(&mut self) -> Result<Vec<(VmId, VmState, bool)>, StoreError> {
-        let rows = sqlx::query("SELECT id, state, operation IS NOT NULL AS held FROM vm")
-            .fetch_all(self.connection())
-            .await?;
-        rows.iter()
-            .map(|row| Ok((id(row, "id")?, from_word(row, "state")?, row.try_get("held")?)))
-            .collect()
+    pub fn vm_states(&mut self) -> Result<Vec<(VmId, VmState, bool)>, StoreError> {
+        self.all(sql("SELECT id, state, operation IS NOT NULL AS held FROM vm"), |row| {
+            Ok((id(row, "id")?, from_word(row, "state")?, row.get("held")?))
+        })
     }
 
     /// The machines on whose layers there is work to do.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn restless(&mut self) -> Result<Vec<VmId>, StoreError> {
-        let rows =
-            sqlx::query("SELECT id FROM vm WHERE restless").fetch_all(self.connection()).await?;
-        rows.iter().map(|row| id(row, "id")).collect()
+    pub fn restless(&mut self) -> Result<Vec<VmId>, StoreError> {
+        self.all(sql("SELECT id FROM vm WHERE restless"), |row| id(row, "id"))
     }
 
     /// Remembers the background work that was sent for a machine.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn set_reclaim(&mut self, vm: VmId, work: &Reclaim) -> Result<(), StoreError> {
-        sqlx::query("UPDATE vm SET reclaim_work = $1 WHERE id = $2")
-            .bind(json(work))
-            .bind(vm.to_string())
-            .execute(self.connection())
-            .await?;
-        Ok(())
+    pub fn set_reclaim(&mut self, vm: VmId, work: &Reclaim) -> Result<(), StoreError> {
+        self.run(
+            sql("UPDATE vm SET reclaim_work = $1 WHERE id = $2")
+                .bind(json(work))
+                .bind(vm.to_string()),
+        )
     }
 
     /// How many machines have background work under way, or to be done.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn reclaims(&mut self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS n FROM vm WHERE restless")
-            .fetch_one(self.connection())
-            .await?;
-        count(&row, "n")
+    pub fn reclaims(&mut self) -> Result<u64, StoreError> {
+        let count =
+            self.one(sql("SELECT COUNT(*) AS n FROM vm WHERE restless"), |row| count(row, "n"));
+        Ok(count?.unwrap_or(0))
     }
 
     /// The background work that runs for a machine.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn reclaim(&mut self, vm: VmId) -> Result<Option<(EffectId, Reclaim)>, StoreError> {
-        let row = sqlx::query("SELECT reclaim, reclaim_work FROM vm WHERE id = $1")
-            .bind(vm.to_string())
-            .fetch_optional(self.connection())
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(maybe_id(&row, "reclaim")?.zip(maybe_json(&row, "reclaim_work")?))
+    pub fn reclaim(&mut self, vm: VmId) -> Result<Option<(EffectId, Reclaim)>, StoreError> {
+        let query = sql("SELECT reclaim, reclaim_work FROM vm WHERE id = $1").bind(vm.to_string());
+        let found = self
+            .one(query, |row| Ok(maybe_id(row, "reclaim")?.zip(maybe_json(row, "reclaim_work")?)));
+        Ok(found?.flatten())
     }
 }
 
@@ -230,21 +204,21 @@ pub(crate) fn pattern(keyword: &str) -> String {
     text
 }
 
-fn listed(row: &SqliteRow) -> Result<ListedVm, StoreError> {
+fn listed(row: &Row<'_>) -> Result<ListedVm, StoreError> {
     Ok(ListedVm {
         vm: vm(row)?,
-        account: row.try_get("account_name")?,
+        account: row.get("account_name")?,
         usage: Usage { snapshots: count(row, "snapshots")?, bytes: count(row, "bytes")? },
         snapshots: count(row, "all_snapshots")?,
-        operation: row.try_get("held_by")?,
+        operation: row.get("held_by")?,
     })
 }
 
-fn vm(row: &SqliteRow) -> Result<Vm, StoreError> {
+fn vm(row: &Row<'_>) -> Result<Vm, StoreError> {
     Ok(Vm {
         id: id(row, "id")?,
         account: id(row, "account")?,
-        name: row.try_get("name")?,
+        name: row.get("name")?,
         state: from_word(row, "state")?,
         config: from_json(row, "config")?,
         settings: from_json(row, "settings")?,
@@ -252,6 +226,6 @@ fn vm(row: &SqliteRow) -> Result<Vm, StoreError> {
         current: maybe_id(row, "current_snapshot")?,
         operation: maybe_id(row, "operation")?,
         reclaim: maybe_id(row, "reclaim")?,
-        created_at: Moment(row.try_get("created_at")?),
+        created_at: Moment(row.get("created_at")?),
     })
 }

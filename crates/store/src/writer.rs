@@ -5,22 +5,22 @@
 //! load one flush of the disk serves many units, and at rest each has its own.
 
 use crate::StoreError;
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use std::sync::Arc;
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
+use rusqlite::Connection;
+use std::sync::{Arc, Weak, mpsc};
+use std::thread;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 /// The one connection that writes.
 #[derive(Debug)]
 pub(crate) struct Writer {
     state: Arc<Mutex<State>>,
-    /// Woken when there may be something to commit, and when nobody writes any more.
-    pending: Arc<Notify>,
+    /// Wakes the thread that commits; without one, each unit is committed where it ends.
+    committer: Option<mpsc::Sender<()>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
-    connection: SqliteConnection,
+    connection: Connection,
     /// Whether a transaction is open.
     open: bool,
     /// Whether a unit was begun and not finished.
@@ -33,96 +33,94 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Turn {
     state: OwnedMutexGuard<State>,
-    writer: Arc<Writer>,
+    committer: Option<mpsc::Sender<()>>,
 }
 
 impl Writer {
-    pub(crate) async fn open(options: &SqliteConnectOptions) -> Result<Arc<Self>, StoreError> {
-        let connection = options.connect().await?;
+    /// Commits on a thread of its own, for the disk may take its time.
+    pub(crate) fn with_committer(connection: Connection) -> Self {
+        let mut writer = Self::without_committer(connection);
+        let (committer, woken) = mpsc::channel();
+        writer.committer = Some(committer);
+        let state = Arc::downgrade(&writer.state);
+        thread::spawn(move || commit_when(&woken, &state));
+        writer
+    }
+
+    /// Commits at once, for a database that no disk holds.
+    pub(crate) fn without_committer(connection: Connection) -> Self {
         let state = State { connection, open: false, unfinished: false, waiting: Vec::new() };
-        let pending = Arc::new(Notify::new());
-        let state = Arc::new(Mutex::new(state));
-        let writer = Arc::new(Self { state, pending: Arc::clone(&pending) });
-        let committer = Arc::downgrade(&writer);
-        tokio::spawn(async move {
-            loop {
-                pending.notified().await;
-                let Some(writer) = committer.upgrade() else { return };
-                writer.state.lock().await.commit().await;
-            }
-        });
-        Ok(writer)
+        Self { state: Arc::new(Mutex::new(state)), committer: None }
     }
 
     /// Begins a unit of work when those ahead are through.
-    pub(crate) async fn turn(self: &Arc<Self>) -> Result<Turn, StoreError> {
+    pub(crate) async fn turn(&self) -> Result<Turn, StoreError> {
         let mut state = Arc::clone(&self.state).lock_owned().await;
-        state.begin().await?;
-        Ok(Turn { state, writer: Arc::clone(self) })
+        state.begin()?;
+        Ok(Turn { state, committer: self.committer.clone() })
     }
 
     /// Makes durable what waits, and lets go of the file.
     pub(crate) async fn close(&self) {
         let mut state = self.state.lock().await;
-        state.commit().await;
-        let _ = state.run("PRAGMA optimize").await;
+        state.commit();
+        let _ = state.run("PRAGMA optimize");
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.pending.notify_one();
+/// Commits whenever it is woken, until nobody is left who could wake it.
+fn commit_when(woken: &mpsc::Receiver<()>, state: &Weak<Mutex<State>>) {
+    while woken.recv().is_ok() {
+        while woken.try_recv().is_ok() {}
+        let Some(state) = state.upgrade() else { return };
+        state.blocking_lock().commit();
     }
 }
 
 impl State {
-    async fn begin(&mut self) -> Result<(), StoreError> {
-        self.drop_unfinished().await;
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.drop_unfinished();
         if !self.open {
-            self.run("BEGIN IMMEDIATE").await?;
+            self.run("BEGIN IMMEDIATE")?;
             self.open = true;
         }
-        self.run("SAVEPOINT unit").await?;
+        self.run("SAVEPOINT unit")?;
         self.unfinished = true;
         Ok(())
     }
 
-    async fn run(&mut self, sql: &'static str) -> Result<(), StoreError> {
-        sqlx::query(sql).execute(&mut self.connection).await?;
-        Ok(())
+    fn run(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        Ok(self.connection.prepare_cached(sql)?.raw_execute().map(drop)?)
     }
 
-    async fn drop_unfinished(&mut self) {
+    fn drop_unfinished(&mut self) {
         if !std::mem::take(&mut self.unfinished) {
             return;
         }
-        let mut dropped = self.run("ROLLBACK TO unit").await;
-        if dropped.is_ok() {
-            dropped = self.run("RELEASE unit").await;
-        }
+        let dropped = self.run("ROLLBACK TO unit").and_then(|()| self.run("RELEASE unit"));
         if let Err(error) = dropped {
-            self.fail(&error).await;
+            self.fail(&error);
         }
     }
 
-    async fn commit(&mut self) {
-        self.drop_unfinished().await;
+    fn commit(&mut self) {
+        self.drop_unfinished();
         if !std::mem::take(&mut self.open) {
             return;
         }
-        match self.run("COMMIT").await {
+        match self.run("COMMIT") {
             Ok(()) => {
                 for waiting in self.waiting.drain(..) {
                     let _ = waiting.send(Ok(()));
                 }
             }
-            Err(error) => self.fail(&error).await,
+            Err(error) => self.fail(&error),
         }
     }
 
     /// Nothing of what waits has happened.
-    async fn fail(&mut self, error: &StoreError) {
-        let _ = self.run("ROLLBACK").await;
+    fn fail(&mut self, error: &StoreError) {
+        let _ = self.run("ROLLBACK");
         self.open = false;
         for waiting in self.waiting.drain(..) {
             let _ = waiting.send(Err(error.to_string()));
@@ -131,13 +129,13 @@ impl State {
 }
 
 impl Turn {
-    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.state.connection
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.state.connection
     }
 
     /// Waits until the unit is durable.
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
-        self.state.run("RELEASE unit").await?;
+        self.state.run("RELEASE unit")?;
         self.state.unfinished = false;
         let (told, durable) = oneshot::channel();
         self.state.waiting.push(told);
@@ -145,13 +143,19 @@ impl Turn {
         match durable.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(StoreError::NotDurable(why)),
-            Err(_) => Err(StoreError::NotDurable("the database was closed".to_owned())),
+            Err(_) => Err(StoreError::Closed),
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.writer.pending.notify_one();
+        match &self.committer {
+            // Woken while the line is still held: it gets in line behind those who wait already.
+            Some(committer) => {
+                let _ = committer.send(());
+            }
+            None => self.state.commit(),
+        }
     }
 }

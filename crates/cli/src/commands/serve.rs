@@ -135,7 +135,6 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
     let agent = LocalAgent::open(&data, accel, helpers()?)
         .map_err(|error| Failure::plain("this host cannot run guests", error.to_string()))?;
     let store = Store::open(&data.join("tintype.db"))
-        .await
         .map_err(|error| cannot_use(&data.join("tintype.db"), &error))?;
     let app = App::start(store, agent, &host_name())
         .await

@@ -37,7 +37,7 @@ impl App {
         disk: rest::NewDisk,
     ) -> Answer<rest::Operation> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        self.find_vm(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        self.find_vm(&mut unit, caller, Action::ConfigureVm, vm)?;
         drop(unit);
         if disk.file.is_some() {
             caller.may_ever(Action::UseHost)?;
@@ -48,7 +48,7 @@ impl App {
             return Err(pool_full(host.pool_free_bytes, needed));
         }
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
         check_disks(timeline.vm.config.disks.len() + 1)?;
         let command = Command::AttachDisk(AttachDisk { disk });
         self.give(unit, timeline, caller, how, Order::new(command)).await
@@ -65,7 +65,7 @@ impl App {
         disk: &str,
     ) -> Answer<rest::Plan> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
         let disk = find(&timeline, disk)?;
         Ok(view::plan_detach(&timeline, disk.id))
     }
@@ -82,7 +82,7 @@ impl App {
         disk: &str,
     ) -> Answer<rest::Operation> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
         let disk = find(&timeline, disk)?.id;
         let command = Command::DetachDisk(DetachDisk { disk });
         self.give(unit, timeline, caller, how, Order::new(command)).await
@@ -101,7 +101,7 @@ impl App {
     ) -> Answer<rest::Plan> {
         check_disk_size(size_bytes)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
         let before = find(&timeline, disk)?.size_bytes;
         Ok(view::plan_resize(&timeline, before, size_bytes))
     }
@@ -120,7 +120,7 @@ impl App {
     ) -> Answer<rest::Operation> {
         check_disk_size(size_bytes)?;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
         let disk = find(&timeline, disk)?.id;
         let command = Command::ResizeDisk(ResizeDisk { disk, size_bytes });
         self.give(unit, timeline, caller, how, Order::new(command)).await

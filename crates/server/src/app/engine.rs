@@ -23,9 +23,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 impl App {
     /// Admits a command in a transaction that the caller goes on with, or has it get in line.
-    pub(super) async fn admit(
+    pub(super) fn admit(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         timeline: &mut Timeline,
         asker: Asker,
         queue: bool,
@@ -43,36 +43,31 @@ impl App {
             ended_at: None,
         };
         let account = timeline.vm.account;
-        match self.judge(unit, timeline, &operation).await.map_err(stored)? {
-            Ok(changes) => unit.record(timeline, &changes).await.map_err(stored)?,
+        match self.judge(unit, timeline, &operation).map_err(stored)? {
+            Ok(changes) => unit.record(timeline, &changes).map_err(stored)?,
             Err(refusal) if refusal.code == Code::VmBusy && queue => {
                 operation.phase = Phase::Queued;
             }
             Err(refusal) => return Err(refusal),
         }
         let detail = forced(&operation);
-        self.tell_of(unit, &operation, account, detail).await.map_err(stored)?;
+        self.tell_of(unit, &operation, account, detail).map_err(stored)?;
         Ok(operation)
     }
 
     /// What the model says to an operation as things are now.
-    async fn judge(
+    fn judge(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         timeline: &Timeline,
         operation: &Operation,
     ) -> Result<Answer<Vec<Change>>, StoreError> {
-        let capabilities = self.agent.host().await.capabilities;
-        let enabled = unit.snapshots_enabled(self.host.id, &capabilities.kind).await?;
-        let account = unit.account(timeline.vm.account).await?;
+        let capabilities = &self.capabilities;
+        let enabled = unit.snapshots_enabled(self.host.id, &capabilities.kind)?;
+        let account = unit.account(timeline.vm.account)?;
         let (quota, usage) = account.map(|a| (a.quota, a.usage)).unwrap_or_default();
-        let conditions = Conditions {
-            capabilities: &capabilities,
-            snapshots_enabled: enabled,
-            quota,
-            usage,
-            at: now(),
-        };
+        let conditions =
+            Conditions { capabilities, snapshots_enabled: enabled, quota, usage, at: now() };
         let Operation { id, command, asker, .. } = operation;
         Ok(accept(timeline, *id, command, asker, &conditions))
     }
@@ -104,23 +99,23 @@ impl App {
 
     async fn try_begin(&self, id: OperationId) -> Result<Begun, StoreError> {
         let mut unit = self.store.write().await?;
-        let Some(mut operation) = unit.operation(id).await? else {
+        let Some(mut operation) = unit.operation(id)? else {
             return Ok(Begun::Over);
         };
-        let Some(mut timeline) = unit.timeline(operation.vm).await? else {
+        let Some(mut timeline) = unit.timeline(operation.vm)? else {
             return Ok(Begun::Over);
         };
-        let begun = self.begin_within(&mut unit, &mut timeline, &mut operation).await?;
-        unit.put_operation(&operation, timeline.vm.account).await?;
+        let begun = self.begin_within(&mut unit, &mut timeline, &mut operation)?;
+        unit.put_operation(&operation, timeline.vm.account)?;
         unit.commit().await?;
         Ok(begun)
     }
 
     /// Begins an operation that waits, in a transaction in which the caller records it, unless
     /// background work has to give way first or layers have to be folded.
-    pub(super) async fn begin_within(
+    pub(super) fn begin_within(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         timeline: &mut Timeline,
         operation: &mut Operation,
     ) -> Result<Begun, StoreError> {
@@ -134,7 +129,7 @@ impl App {
         let scene = Scene { timeline: &*timeline, at: now(), fresh: &mut Uuid::new_v4 };
         let step = step(operation, scene, Event::Begin);
         operation.phase = step.phase;
-        unit.record(timeline, &step.changes).await?;
+        unit.record(timeline, &step.changes)?;
         Ok(Begun::Performs)
     }
 
@@ -172,7 +167,7 @@ impl App {
 
     async fn planned(&self, id: OperationId) -> Option<(EffectId, Effect)> {
         let operation = loop {
-            let read = async { self.store.read().await?.operation(id).await };
+            let read = async { self.store.read().await?.operation(id) };
             match read.await {
                 Ok(operation) => break operation?,
                 Err(error) => self.wait_for_database(&error).await,
@@ -186,10 +181,10 @@ impl App {
 
     async fn conclude(&self, id: OperationId, outcome: Outcome) -> Result<After, StoreError> {
         let mut unit = self.store.write().await?;
-        let Some(operation) = unit.operation(id).await? else {
+        let Some(operation) = unit.operation(id)? else {
             return Ok(After::default());
         };
-        let Some(timeline) = unit.timeline(operation.vm).await? else {
+        let Some(timeline) = unit.timeline(operation.vm)? else {
             return Ok(After::default());
         };
         self.move_on(unit, operation, timeline, Event::Performed(outcome)).await
@@ -198,7 +193,7 @@ impl App {
     /// Takes back an operation: at once if it has not begun, else by having it undone.
     pub(super) async fn cancel(self: &Arc<Self>, id: OperationId) -> Answer<()> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let operation = unit.operation(id).await.map_err(stored)?;
+        let operation = unit.operation(id).map_err(stored)?;
         let operation =
             operation.ok_or_else(|| Refusal::new(Code::UnknownOperation).detail(id.to_string()))?;
         let kind = operation.command.kind();
@@ -211,7 +206,7 @@ impl App {
                 .hint("wait for it: tintype operation wait")
                 .blocked_by([id.0]));
         }
-        let timeline = unit.timeline(operation.vm).await.map_err(stored)?;
+        let timeline = unit.timeline(operation.vm).map_err(stored)?;
         let timeline = timeline.ok_or_else(|| unknown_vm(&operation.vm.to_string()))?;
         let under_way = match &operation.phase {
             Phase::Performing { id, .. } => Some(*id),
@@ -229,10 +224,10 @@ impl App {
     async fn look_at_line(self: &Arc<Self>, vm: VmId) -> Result<(), StoreError> {
         let mut unit = self.store.write().await?;
         let mut after = After::default();
-        if let Some(mut timeline) = unit.timeline(vm).await?
+        if let Some(mut timeline) = unit.timeline(vm)?
             && timeline.vm.operation.is_none()
         {
-            self.let_in(&mut unit, &mut timeline, false, &mut after).await?;
+            self.let_in(&mut unit, &mut timeline, false, &mut after)?;
         }
         unit.commit().await?;
         self.carry_on(after).await;
@@ -243,7 +238,7 @@ impl App {
     /// next in line is let in.
     async fn move_on(
         &self,
-        mut unit: Unit<'_>,
+        mut unit: Unit,
         mut operation: Operation,
         mut timeline: Timeline,
         event: Event,
@@ -255,19 +250,19 @@ impl App {
         let step = step(&operation, scene, event);
         operation.phase = step.phase;
         let gone = step.changes.contains(&Change::VmGone);
-        unit.record(&mut timeline, &step.changes).await?;
+        unit.record(&mut timeline, &step.changes)?;
         let mut after = After::default();
-        self.record_elsewhere(&mut unit, step.elsewhere, &mut after).await?;
+        self.record_elsewhere(&mut unit, step.elsewhere, &mut after)?;
         if operation.has_ended() {
             operation.ended_at = Some(at);
             let detail = why(&operation);
-            self.tell_of(&mut unit, &operation, account, detail).await?;
+            self.tell_of(&mut unit, &operation, account, detail)?;
             after.kick.push(vm);
             after.kick.extend(sharers);
         }
-        unit.put_operation(&operation, account).await?;
+        unit.put_operation(&operation, account)?;
         if operation.has_ended() && timeline.vm.operation.is_none() {
-            self.let_in(&mut unit, &mut timeline, gone, &mut after).await?;
+            self.let_in(&mut unit, &mut timeline, gone, &mut after)?;
         }
         unit.commit().await?;
         if operation.has_ended() {
@@ -280,45 +275,43 @@ impl App {
     }
 
     /// Records what a transition means for another machine, whose line may go on then.
-    fn record_elsewhere<'a>(
-        &'a self,
-        unit: &'a mut Unit<'_>,
+    fn record_elsewhere(
+        &self,
+        unit: &mut Unit,
         elsewhere: Option<(VmId, Vec<Change>)>,
-        after: &'a mut After,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let Some((other, changes)) = elsewhere else { return Ok(()) };
-            let Some(mut other) = unit.timeline(other).await? else { return Ok(()) };
-            unit.record(&mut other, &changes).await?;
-            after.kick.push(other.vm.id);
-            let gone = changes.contains(&Change::VmGone);
-            if gone || other.vm.operation.is_none() {
-                self.let_in(unit, &mut other, gone, after).await?;
-            }
-            Ok(())
-        })
+        after: &mut After,
+    ) -> Result<(), StoreError> {
+        let Some((other, changes)) = elsewhere else { return Ok(()) };
+        let Some(mut other) = unit.timeline(other)? else { return Ok(()) };
+        unit.record(&mut other, &changes)?;
+        after.kick.push(other.vm.id);
+        let gone = changes.contains(&Change::VmGone);
+        if gone || other.vm.operation.is_none() {
+            self.let_in(unit, &mut other, gone, after)?;
+        }
+        Ok(())
     }
 
     /// Lets the next in line in; those that may not be are over.
-    async fn let_in(
+    fn let_in(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         timeline: &mut Timeline,
         gone: bool,
         after: &mut After,
     ) -> Result<(), StoreError> {
         let account = timeline.vm.account;
-        for mut next in Operation::in_turn(unit.line(timeline.vm.id).await?) {
+        for mut next in Operation::in_turn(unit.line(timeline.vm.id)?) {
             let judged = if gone {
                 Err(unknown_vm(&timeline.vm.name))
             } else {
-                self.judge(unit, timeline, &next).await?
+                self.judge(unit, timeline, &next)?
             };
             match judged {
                 Ok(changes) => {
                     next.phase = Phase::Waiting;
-                    unit.record(timeline, &changes).await?;
-                    unit.put_operation(&next, account).await?;
+                    unit.record(timeline, &changes)?;
+                    unit.put_operation(&next, account)?;
                     after.begin.push(next.id);
                     return Ok(());
                 }
@@ -328,10 +321,10 @@ impl App {
                     let step = step(&next, scene, Event::Refused(refusal));
                     next.phase = step.phase;
                     next.ended_at = Some(at);
-                    unit.put_operation(&next, account).await?;
+                    unit.put_operation(&next, account)?;
                     let detail = why(&next);
-                    self.tell_of(unit, &next, account, detail).await?;
-                    self.record_elsewhere(unit, step.elsewhere, after).await?;
+                    self.tell_of(unit, &next, account, detail)?;
+                    self.record_elsewhere(unit, step.elsewhere, after)?;
                 }
             }
         }
@@ -340,7 +333,7 @@ impl App {
 
     /// Takes up what was under way when an earlier control plane died.
     pub(super) async fn take_up_operations(self: &Arc<Self>) -> Result<(), StoreError> {
-        let open = self.store.read().await?.open_operations().await?;
+        let open = self.store.read().await?.open_operations()?;
         for operation in open {
             match operation.phase {
                 Phase::Performing { .. } => {
@@ -393,12 +386,9 @@ pub(super) enum Begun {
 }
 
 /// The machines that this one shares layers with.
-pub(super) async fn sharers(
-    unit: &mut Unit<'_>,
-    timeline: &Timeline,
-) -> Result<Vec<VmId>, StoreError> {
+pub(super) async fn sharers(unit: &mut Unit, timeline: &Timeline) -> Result<Vec<VmId>, StoreError> {
     if timeline.layers.values().any(|layer| layer.shared) {
-        return unit.sharers(timeline.vm.id).await;
+        return unit.sharers(timeline.vm.id);
     }
     Ok(Vec::new())
 }

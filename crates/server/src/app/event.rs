@@ -31,9 +31,9 @@ pub(super) fn event(user: &str, kind: &str, account: Option<AccountId>, detail: 
 
 impl App {
     /// Records what an operation has come to.
-    pub(super) async fn tell_of(
+    pub(super) fn tell_of(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         operation: &Operation,
         account: AccountId,
         detail: String,
@@ -49,19 +49,19 @@ impl App {
             operation: Some(operation.id),
             ..event(&operation.asker.name, &kind, Some(account), detail)
         };
-        unit.add_event(&event).await
+        unit.add_event(&event)
     }
 
     /// Records what somebody changed.
-    pub(super) async fn tell(
+    pub(super) fn tell(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         kind: &str,
         account: Option<AccountId>,
         detail: String,
     ) -> Answer<()> {
-        unit.add_event(&event(&caller.name, kind, account, detail)).await.map_err(stored)
+        unit.add_event(&event(&caller.name, kind, account, detail)).map_err(stored)
     }
 
     /// Wakes who follows events, after they were committed.
@@ -89,11 +89,11 @@ impl App {
         })?;
         let limit = limit.unwrap_or(100).clamp(1, 1000);
         let vm = match vm {
-            Some(vm) => Some(self.find_vm(&mut unit, caller, Action::ReadVm, vm).await?),
+            Some(vm) => Some(self.find_vm(&mut unit, caller, Action::ReadVm, vm)?),
             None => None,
         };
         let filter = EventFilter { after, vm, limit };
-        let found = unit.events(caller.reach(), &filter).await.map_err(stored)?;
+        let found = unit.events(caller.reach(), &filter).map_err(stored)?;
         let next = found.last().filter(|_| found.len() >= limit as usize);
         let next = next.map(|event| event.number.to_string());
         Ok(rest::List { items: found.iter().map(view::event).collect(), next })
@@ -112,12 +112,12 @@ impl App {
         caller.may_ever(Action::ReadVm)?;
         let mut unit = self.store.read().await.map_err(stored)?;
         let vm: Option<VmId> = match vm {
-            Some(vm) => Some(self.find_vm(&mut unit, &caller, Action::ReadVm, vm).await?),
+            Some(vm) => Some(self.find_vm(&mut unit, &caller, Action::ReadVm, vm)?),
             None => None,
         };
         let after = match after {
             Some(after) => after,
-            None => unit.last_event().await.map_err(stored)?,
+            None => unit.last_event().map_err(stored)?,
         };
         drop(unit);
         let news = self.news.subscribe();
@@ -133,7 +133,7 @@ impl App {
                     }
                     news.mark_unchanged();
                     let filter = EventFilter { after, vm, limit: AT_ONCE };
-                    let found = async { app.store.read().await?.events(reach, &filter).await };
+                    let found = async { app.store.read().await?.events(reach, &filter) };
                     ready = found.await.ok()?.into_iter();
                     if ready.len() == 0 {
                         news.changed().await.ok()?;

@@ -24,7 +24,7 @@ impl App {
     }
 
     async fn expire(self: &Arc<Self>) -> Result<(), StoreError> {
-        let expired = self.store.read().await?.expired_snapshots(super::now()).await?;
+        let expired = self.store.read().await?.expired_snapshots(super::now())?;
         for (snapshot, vm) in expired {
             self.expire_one(snapshot, vm).await?;
         }
@@ -33,10 +33,10 @@ impl App {
 
     async fn expire_one(self: &Arc<Self>, id: SnapshotId, vm: VmId) -> Result<(), StoreError> {
         let mut unit = self.store.write().await?;
-        let Some(mut timeline) = unit.timeline(vm).await? else { return Ok(()) };
+        let Some(mut timeline) = unit.timeline(vm)? else { return Ok(()) };
         let command = Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(id) });
         let asker = Asker::tintype();
-        let admitted = self.admit(&mut unit, &mut timeline, asker, false, command, Some(id)).await;
+        let admitted = self.admit(&mut unit, &mut timeline, asker, false, command, Some(id));
         match admitted {
             Ok(operation) => {
                 if let Err(refusal) = self.go(unit, timeline, operation).await {

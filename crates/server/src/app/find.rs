@@ -26,16 +26,16 @@ impl How {
 
 impl App {
     /// Where what an account has belongs.
-    pub(super) async fn home(&self, unit: &mut Unit<'_>, account: AccountId) -> Answer<Home> {
-        let account = unit.account(account).await.map_err(stored)?;
+    pub(super) fn home(&self, unit: &mut Unit, account: AccountId) -> Answer<Home> {
+        let account = unit.account(account).map_err(stored)?;
         let unknown = || Refusal::new(Code::UnknownAccount);
         Ok(account.ok_or_else(unknown)?.home())
     }
 
     /// A machine by name or id, if the caller may do this to it.
-    pub(super) async fn find_vm(
+    pub(super) fn find_vm(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         action: Action,
         name_or_id: &str,
@@ -43,11 +43,11 @@ impl App {
         let unknown = || unknown_vm(name_or_id);
         let (id, account) = match name_or_id.parse::<VmId>() {
             Ok(id) => {
-                let vm = unit.vm(id).await.map_err(stored)?.ok_or_else(unknown)?;
+                let vm = unit.vm(id).map_err(stored)?.ok_or_else(unknown)?;
                 (vm.id, vm.account)
             }
             Err(_) => {
-                let named = unit.vms_named(caller.reach(), name_or_id).await.map_err(stored)?;
+                let named = unit.vms_named(caller.reach(), name_or_id).map_err(stored)?;
                 let own = named.iter().find(|(_, account)| *account == caller.account);
                 match (own, named.as_slice()) {
                     (Some(&own), _) => own,
@@ -57,15 +57,15 @@ impl App {
                 }
             }
         };
-        let home = self.home(unit, account).await?;
+        let home = self.home(unit, account)?;
         caller.may(action, &home, unknown)?;
         Ok(id)
     }
 
     /// A machine's timeline, if the caller may do this to it.
-    pub(super) async fn load(
+    pub(super) fn load(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         action: Action,
         name_or_id: &str,
@@ -73,42 +73,42 @@ impl App {
         let unknown = || unknown_vm(name_or_id);
         let id = match name_or_id.parse() {
             Ok(id) => id,
-            Err(_) => self.find_vm(unit, caller, action, name_or_id).await?,
+            Err(_) => self.find_vm(unit, caller, action, name_or_id)?,
         };
-        let timeline = unit.timeline(id).await.map_err(stored)?.ok_or_else(unknown)?;
-        let home = self.home(unit, timeline.vm.account).await?;
+        let timeline = unit.timeline(id).map_err(stored)?.ok_or_else(unknown)?;
+        let home = self.home(unit, timeline.vm.account)?;
         caller.may(action, &home, unknown)?;
         Ok(timeline)
     }
 
     /// The timeline of a snapshot's machine, if the caller may do this to the snapshot.
-    pub(super) async fn load_of(
+    pub(super) fn load_of(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         action: Action,
         id: SnapshotId,
     ) -> Answer<Timeline> {
         let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
-        let vm = unit.vm_of(id).await.map_err(stored)?.ok_or_else(unknown)?;
-        let timeline = unit.timeline(vm).await.map_err(stored)?.ok_or_else(unknown)?;
-        let home = self.home(unit, timeline.vm.account).await?;
+        let vm = unit.vm_of(id).map_err(stored)?.ok_or_else(unknown)?;
+        let timeline = unit.timeline(vm).map_err(stored)?.ok_or_else(unknown)?;
+        let home = self.home(unit, timeline.vm.account)?;
         caller.may(action, &home, unknown)?;
         Ok(timeline)
     }
 
     /// An account by name or id, if the caller may do this with it; the caller's own without one.
-    pub(super) async fn find_account(
+    pub(super) fn find_account(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         action: Action,
         name_or_id: Option<&str>,
     ) -> Answer<Account> {
         let found = match name_or_id.map(|text| (text, text.parse())) {
-            None => unit.account(caller.account).await,
-            Some((_, Ok(id))) => unit.account(id).await,
-            Some((name, Err(_))) => unit.account_named(name).await,
+            None => unit.account(caller.account),
+            Some((_, Ok(id))) => unit.account(id),
+            Some((name, Err(_))) => unit.account_named(name),
         };
         let unknown = || Refusal::new(Code::UnknownAccount).detail(name_or_id.unwrap_or_default());
         let account = found.map_err(stored)?.ok_or_else(unknown)?;
@@ -117,9 +117,9 @@ impl App {
     }
 
     /// A domain by name or id, if the caller may do this with it; the caller's own without one.
-    pub(super) async fn find_domain(
+    pub(super) fn find_domain(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         action: Action,
         name_or_id: Option<&str>,
@@ -131,11 +131,11 @@ impl App {
         };
         let mut found: Vec<Domain> = match name_or_id.map(|text| (text, text.parse())) {
             None => match caller.lineage.last() {
-                Some(&own) => unit.domain(own).await.map_err(stored)?.into_iter().collect(),
+                Some(&own) => unit.domain(own).map_err(stored)?.into_iter().collect(),
                 None => Vec::new(),
             },
-            Some((_, Ok(id))) => unit.domain(id).await.map_err(stored)?.into_iter().collect(),
-            Some((name, Err(_))) => unit.domains_named(name).await.map_err(stored)?,
+            Some((_, Ok(id))) => unit.domain(id).map_err(stored)?.into_iter().collect(),
+            Some((name, Err(_))) => unit.domains_named(name).map_err(stored)?,
         };
         found.retain(sees);
         if found.len() > 1 {
@@ -150,35 +150,35 @@ impl App {
     }
 
     /// The account and domain that a list is about.
-    pub(super) async fn account_and_domain(
+    pub(super) fn account_and_domain(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         account: Option<&str>,
         domain: Option<&str>,
     ) -> Answer<(Option<AccountId>, Option<DomainId>)> {
         let account = match account {
             None => None,
-            some => Some(self.find_account(unit, caller, Action::ReadVm, some).await?.id),
+            some => Some(self.find_account(unit, caller, Action::ReadVm, some)?.id),
         };
         let domain = match domain {
             None => None,
-            some => Some(self.find_domain(unit, caller, Action::ReadVm, some).await?.id),
+            some => Some(self.find_domain(unit, caller, Action::ReadVm, some)?.id),
         };
         Ok((account, domain))
     }
 
     /// A user by name or id, if the caller may do this with it, or is it.
-    pub(super) async fn find_user(
+    pub(super) fn find_user(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         action: Action,
         name_or_id: &str,
     ) -> Answer<User> {
         let found = match name_or_id.parse() {
-            Ok(id) => unit.user(id).await,
-            Err(_) => unit.user_named(name_or_id).await,
+            Ok(id) => unit.user(id),
+            Err(_) => unit.user_named(name_or_id),
         };
         let unknown = || Refusal::new(Code::UnknownUser).detail(name_or_id);
         let user = found.map_err(stored)?.ok_or_else(unknown)?;

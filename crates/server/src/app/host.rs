@@ -16,7 +16,7 @@ impl App {
     pub async fn show_host(&self, caller: &Caller) -> Answer<rest::Host> {
         caller.may_ever(Action::ReadHosts)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let enabled = unit.host_snapshots_enabled(self.host.id).await.map_err(stored)?;
+        let enabled = unit.host_snapshots_enabled(self.host.id).map_err(stored)?;
         drop(unit);
         let facts = self.agent.host().await;
         let capabilities = facts.capabilities;
@@ -51,9 +51,9 @@ impl App {
         }
         let enabled = edit.snapshots_enabled;
         let mut unit = self.store.write().await.map_err(stored)?;
-        unit.enable_on_host(self.host.id, enabled).await.map_err(stored)?;
+        unit.enable_on_host(self.host.id, enabled).map_err(stored)?;
         let detail = format!("{}: snapshots-enabled {enabled}", self.host.name);
-        self.tell(&mut unit, caller, "host-edited", None, detail).await?;
+        self.tell(&mut unit, caller, "host-edited", None, detail)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         self.show_host(caller).await
@@ -67,7 +67,7 @@ impl App {
         caller.may_ever(Action::ReadHosts)?;
         let capabilities = self.agent.host().await.capabilities;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let enabled = unit.kind_snapshots_enabled(&capabilities.kind).await.map_err(stored)?;
+        let enabled = unit.kind_snapshots_enabled(&capabilities.kind).map_err(stored)?;
         Ok(vec![rest::Hypervisor {
             kind: capabilities.kind,
             snapshots_enabled: enabled,
@@ -92,9 +92,9 @@ impl App {
         }
         let enabled = edit.snapshots_enabled;
         let mut unit = self.store.write().await.map_err(stored)?;
-        unit.enable_on_kind(kind, enabled).await.map_err(stored)?;
+        unit.enable_on_kind(kind, enabled).map_err(stored)?;
         let detail = format!("{kind}: snapshots-enabled {enabled}");
-        self.tell(&mut unit, caller, "hypervisor-edited", None, detail).await?;
+        self.tell(&mut unit, caller, "hypervisor-edited", None, detail)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         self.hypervisors(caller).await?.pop().ok_or_else(unknown)
@@ -115,7 +115,7 @@ impl App {
             path: facts.pool_path,
             free_bytes: facts.pool_free_bytes,
             total_bytes: facts.pool_total_bytes,
-            reclaiming: unit.reclaims().await.map_err(stored)?,
+            reclaiming: unit.reclaims().map_err(stored)?,
         })
     }
 }

@@ -27,13 +27,13 @@ impl App {
     }
 
     async fn compare(&self, guests: &BTreeMap<VmId, VmState>) -> Result<(), StoreError> {
-        let vms = self.store.read().await?.vm_states().await?;
+        let vms = self.store.read().await?.vm_states()?;
         for (id, recorded, held) in vms {
             let seen = guests.get(&id).copied().unwrap_or(VmState::Stopped);
             if held || !is_news(recorded, seen) {
                 continue;
             }
-            let Some(vm) = self.store.read().await?.vm(id).await? else { continue };
+            let Some(vm) = self.store.read().await?.vm(id)? else { continue };
             if vm.operation.is_none() && is_news(vm.state, seen) {
                 self.look_again(&vm).await?;
             }
@@ -47,18 +47,18 @@ impl App {
         let guests = self.agent.guests().await;
         let seen = guests.get(&known.id).copied().unwrap_or(VmState::Stopped);
         let mut unit = self.store.write().await?;
-        let Some(mut timeline) = unit.timeline(known.id).await? else { return Ok(()) };
+        let Some(mut timeline) = unit.timeline(known.id)? else { return Ok(()) };
         if timeline.vm != *known || !is_news(known.state, seen) {
             return Ok(());
         }
         let (was, is) = (known.state.as_str(), seen.as_str());
         tracing::info!(vm = known.name, was, is, "guest changed");
-        unit.record(&mut timeline, &[Change::VmState(seen)]).await?;
+        unit.record(&mut timeline, &[Change::VmState(seen)])?;
         let told = Event {
             vm: Some(known.id),
             ..event("tintype", "vm-changed", Some(known.account), format!("was {was}, is {is}"))
         };
-        unit.add_event(&told).await?;
+        unit.add_event(&told)?;
         unit.commit().await?;
         self.spread_news();
         Ok(())

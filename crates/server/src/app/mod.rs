@@ -26,6 +26,7 @@ pub use vm::{Edited, VmQuery};
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tintype_model::capability::Capabilities;
 use tintype_model::refusal::Code;
 use tintype_model::{Moment, Refusal};
 use tintype_store::{Host, Store, StoreError};
@@ -39,6 +40,8 @@ pub struct App {
     store: Store,
     agent: Arc<dyn Agent>,
     host: Host,
+    /// What its hypervisor can do.
+    capabilities: Capabilities,
     /// Woken whenever an operation has ended.
     ended: Notify,
     /// Told whenever something was recorded as an event.
@@ -63,10 +66,18 @@ impl App {
     ) -> Result<Arc<Self>, StoreError> {
         let first = Host { id: Uuid::new_v4(), name: host_name.to_owned(), pool: Uuid::new_v4() };
         let mut unit = store.write().await?;
-        let host = unit.local_host(&first).await?;
+        let host = unit.local_host(&first)?;
         unit.commit().await?;
-        let (news, attempts) = (watch::Sender::new(()), Attempts::default());
-        let app = Arc::new(Self { store, agent, host, ended: Notify::new(), news, attempts });
+        let capabilities = agent.host().await.capabilities;
+        let app = Arc::new(Self {
+            store,
+            agent,
+            host,
+            capabilities,
+            ended: Notify::new(),
+            news: watch::Sender::new(()),
+            attempts: Attempts::default(),
+        });
         app.take_up_operations().await?;
         app.take_up_reclaims().await?;
         tokio::spawn(Arc::clone(&app).watch_guests());

@@ -30,9 +30,9 @@ impl App {
     async fn find_operation(&self, caller: &Caller, action: Action, id: OperationId) -> Answer<()> {
         let unknown = || Refusal::new(Code::UnknownOperation).detail(id.to_string());
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.operation_of(id).await.map_err(stored)?;
+        let found = unit.operation_of(id).map_err(stored)?;
         let (_, account) = found.ok_or_else(unknown)?;
-        let home = self.home(&mut unit, account).await?;
+        let home = self.home(&mut unit, account)?;
         caller.may(action, &home, unknown)
     }
 
@@ -45,7 +45,7 @@ impl App {
             // Listens before looking, so that an end in between is not missed.
             ended.as_mut().enable();
             let mut unit = self.store.read().await.map_err(stored)?;
-            let operation = unit.operation(id).await.map_err(stored)?;
+            let operation = unit.operation(id).map_err(stored)?;
             drop(unit);
             let operation = operation
                 .ok_or_else(|| Refusal::new(Code::UnknownOperation).detail(id.to_string()))?;
@@ -69,11 +69,11 @@ impl App {
         caller.may_ever(Action::ReadVm)?;
         let mut unit = self.store.read().await.map_err(stored)?;
         let vm = match vm {
-            Some(vm) => Some(self.find_vm(&mut unit, caller, Action::ReadVm, &vm).await?),
+            Some(vm) => Some(self.find_vm(&mut unit, caller, Action::ReadVm, &vm)?),
             None => None,
         };
         let filter = OperationFilter { vm, state };
-        let found = unit.operations(caller.reach(), &filter, page).await.map_err(stored)?;
+        let found = unit.operations(caller.reach(), &filter, page).map_err(stored)?;
         let last = found.last().map(|operation| (operation.created_at, "", operation.id.0));
         let next = view::next(page, found.len(), last);
         Ok(rest::List { items: found.iter().map(|operation| self.show(operation)).collect(), next })

@@ -38,13 +38,13 @@ impl App {
     /// Takes an order in a transaction that was begun, and begins with it.
     pub(super) async fn give(
         self: &Arc<Self>,
-        mut unit: Unit<'_>,
+        mut unit: Unit,
         mut timeline: Timeline,
         caller: &Caller,
         how: How,
         order: Order,
     ) -> Answer<rest::Operation> {
-        let operation = self.take(&mut unit, &mut timeline, caller, how, order).await?;
+        let operation = self.take(&mut unit, &mut timeline, caller, how, order)?;
         self.go(unit, timeline, operation).await
     }
 
@@ -52,14 +52,14 @@ impl App {
     /// shows it.
     pub(super) async fn go(
         self: &Arc<Self>,
-        mut unit: Unit<'_>,
+        mut unit: Unit,
         mut timeline: Timeline,
         mut operation: Operation,
     ) -> Answer<rest::Operation> {
-        let begun = self.begin_within(&mut unit, &mut timeline, &mut operation).await;
+        let begun = self.begin_within(&mut unit, &mut timeline, &mut operation);
         let begun = begun.map_err(stored)?;
         let account = timeline.vm.account;
-        unit.put_operation(&operation, account).await.map_err(stored)?;
+        unit.put_operation(&operation, account).map_err(stored)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         let shown = self.show(&operation);
@@ -68,9 +68,9 @@ impl App {
     }
 
     /// Takes an order in a transaction that the caller commits.
-    pub(super) async fn take(
+    pub(super) fn take(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         timeline: &mut Timeline,
         caller: &Caller,
         how: How,
@@ -81,7 +81,7 @@ impl App {
         }
         let Order { command, snapshot, forbidden } = order;
         let asker = how.asker(caller);
-        let operation = self.admit(unit, timeline, asker, how.queue, command, snapshot).await?;
+        let operation = self.admit(unit, timeline, asker, how.queue, command, snapshot)?;
         forbidden.map_or(Ok(operation), Err)
     }
 }

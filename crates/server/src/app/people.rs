@@ -20,7 +20,7 @@ impl App {
         caller.may_ever(Action::ReadPeople)?;
         let mut unit = self.store.read().await.map_err(stored)?;
         let own = caller.lineage.last().copied().unwrap_or(DomainId(Uuid::nil()));
-        let found = unit.domains(caller.reach(), own, page).await.map_err(stored)?;
+        let found = unit.domains(caller.reach(), own, page).map_err(stored)?;
         let last = found.last().map(|d| (d.created_at, d.name.as_str(), d.id.0));
         let next = view::next(page, found.len(), last);
         Ok(rest::List { items: found.iter().map(view::domain).collect(), next })
@@ -33,7 +33,7 @@ impl App {
     pub async fn domain(&self, caller: &Caller, name_or_id: &str) -> Answer<rest::Domain> {
         let mut unit = self.store.read().await.map_err(stored)?;
         let action = Action::ReadPeople;
-        let domain = self.find_domain(&mut unit, caller, action, Some(name_or_id)).await?;
+        let domain = self.find_domain(&mut unit, caller, action, Some(name_or_id))?;
         Ok(view::domain(&domain))
     }
 
@@ -50,8 +50,8 @@ impl App {
         name::check_vm_name(&new.name)?;
         let mut unit = self.store.write().await.map_err(stored)?;
         let action = Action::ManagePeople;
-        let parent = self.find_domain(&mut unit, caller, action, new.parent.as_deref()).await?;
-        let same = unit.domains_named(&new.name).await.map_err(stored)?;
+        let parent = self.find_domain(&mut unit, caller, action, new.parent.as_deref())?;
+        let same = unit.domains_named(&new.name).map_err(stored)?;
         if same.iter().any(|domain| domain.parent == Some(parent.id)) {
             return Err(taken("domain", &new.name));
         }
@@ -59,8 +59,8 @@ impl App {
         let lineage = parent.lineage.iter().copied().chain([id]).collect();
         let domain =
             Domain { id, name: new.name, parent: Some(parent.id), lineage, created_at: now() };
-        unit.add_domain(&domain).await.map_err(stored)?;
-        self.tell(&mut unit, caller, "domain-created", None, domain.name.clone()).await?;
+        unit.add_domain(&domain).map_err(stored)?;
+        self.tell(&mut unit, caller, "domain-created", None, domain.name.clone())?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(view::domain(&domain))
@@ -73,14 +73,14 @@ impl App {
     pub async fn delete_domain(&self, caller: &Caller, name_or_id: &str) -> Answer<()> {
         let mut unit = self.store.write().await.map_err(stored)?;
         let action = Action::ManagePeople;
-        let domain = self.find_domain(&mut unit, caller, action, Some(name_or_id)).await?;
+        let domain = self.find_domain(&mut unit, caller, action, Some(name_or_id))?;
         let root = domain.parent.is_none();
-        if root || !unit.remove_domain(domain.id).await.map_err(stored)? {
+        if root || !unit.remove_domain(domain.id).map_err(stored)? {
             return Err(Refusal::new(Code::NotEmpty)
                 .detail(format!("domain {}", domain.name))
                 .hint("delete its accounts and the domains beneath first; the root stays"));
         }
-        self.tell(&mut unit, caller, "domain-deleted", None, domain.name).await?;
+        self.tell(&mut unit, caller, "domain-deleted", None, domain.name)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(())
@@ -97,7 +97,7 @@ impl App {
     ) -> Answer<rest::List<rest::Account>> {
         caller.may_ever(Action::ReadPeople)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.accounts(caller.reach(), page).await.map_err(stored)?;
+        let found = unit.accounts(caller.reach(), page).map_err(stored)?;
         let last = found.last().map(|a| (a.created_at, a.name.as_str(), a.id.0));
         let next = view::next(page, found.len(), last);
         Ok(rest::List { items: found.iter().map(view::account).collect(), next })
@@ -110,7 +110,7 @@ impl App {
     pub async fn account(&self, caller: &Caller, name_or_id: &str) -> Answer<rest::Account> {
         let mut unit = self.store.read().await.map_err(stored)?;
         let action = Action::ReadPeople;
-        let account = self.find_account(&mut unit, caller, action, Some(name_or_id)).await?;
+        let account = self.find_account(&mut unit, caller, action, Some(name_or_id))?;
         Ok(view::account(&account))
     }
 
@@ -127,8 +127,8 @@ impl App {
         name::check_vm_name(&new.name)?;
         let mut unit = self.store.write().await.map_err(stored)?;
         let action = Action::ManagePeople;
-        let domain = self.find_domain(&mut unit, caller, action, new.domain.as_deref()).await?;
-        if unit.account_named(&new.name).await.map_err(stored)?.is_some() {
+        let domain = self.find_domain(&mut unit, caller, action, new.domain.as_deref())?;
+        if unit.account_named(&new.name).map_err(stored)?.is_some() {
             return Err(taken("account", &new.name));
         }
         let mut quota = Quota::default();
@@ -143,9 +143,9 @@ impl App {
             usage: tintype_model::quota::Usage::default(),
             created_at: now(),
         };
-        unit.add_account(&account).await.map_err(stored)?;
+        unit.add_account(&account).map_err(stored)?;
         let (id, detail) = (Some(account.id), account.name.clone());
-        self.tell(&mut unit, caller, "account-created", id, detail).await?;
+        self.tell(&mut unit, caller, "account-created", id, detail)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(view::account(&account))
@@ -163,13 +163,13 @@ impl App {
     ) -> Answer<rest::Account> {
         let mut unit = self.store.write().await.map_err(stored)?;
         let action = Action::ManagePeople;
-        let found = self.find_account(&mut unit, caller, action, Some(name_or_id)).await;
+        let found = self.find_account(&mut unit, caller, action, Some(name_or_id));
         let mut account = found?;
         view::set(&mut account.quota.snapshots, edit.snapshot_quota.map(view::to_limit));
         view::set(&mut account.quota.bytes, edit.bytes_quota.map(view::to_limit));
-        unit.set_quota(account.id, &account.quota).await.map_err(stored)?;
+        unit.set_quota(account.id, &account.quota).map_err(stored)?;
         let detail = format!("{}: {:?}", account.name, account.quota);
-        self.tell(&mut unit, caller, "account-edited", Some(account.id), detail).await?;
+        self.tell(&mut unit, caller, "account-edited", Some(account.id), detail)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(view::account(&account))
@@ -182,18 +182,18 @@ impl App {
     pub async fn delete_account(&self, caller: &Caller, name_or_id: &str) -> Answer<()> {
         let mut unit = self.store.write().await.map_err(stored)?;
         let action = Action::ManagePeople;
-        let account = self.find_account(&mut unit, caller, action, Some(name_or_id)).await?;
-        let first = unit.user(FIRST_USER).await.map_err(stored)?;
+        let account = self.find_account(&mut unit, caller, action, Some(name_or_id))?;
+        let first = unit.user(FIRST_USER).map_err(stored)?;
         if account.id == caller.account || first.is_some_and(|user| user.account == account.id) {
             return Err(Refusal::new(Code::StillUsed)
                 .detail("it is your own account, or the first administrator's"));
         }
-        if !unit.remove_account(account.id).await.map_err(stored)? {
+        if !unit.remove_account(account.id).map_err(stored)? {
             return Err(Refusal::new(Code::NotEmpty)
                 .detail(format!("account {} has virtual machines", account.name))
                 .hint("delete them first"));
         }
-        self.tell(&mut unit, caller, "account-deleted", Some(account.id), account.name).await?;
+        self.tell(&mut unit, caller, "account-deleted", Some(account.id), account.name)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(())
@@ -206,7 +206,7 @@ impl App {
     pub async fn users(&self, caller: &Caller, page: &Page) -> Answer<rest::List<rest::User>> {
         caller.may_ever(Action::ReadPeople)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.users(caller.reach(), page).await.map_err(stored)?;
+        let found = unit.users(caller.reach(), page).map_err(stored)?;
         let last = found.last().map(|u| (u.created_at, u.name.as_str(), u.id.0));
         let next = view::next(page, found.len(), last);
         Ok(rest::List { items: found.iter().map(view::user).collect(), next })
@@ -218,7 +218,7 @@ impl App {
     /// When there is none.
     pub async fn user(&self, caller: &Caller, name_or_id: &str) -> Answer<rest::User> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let user = self.find_user(&mut unit, caller, Action::ReadPeople, name_or_id).await?;
+        let user = self.find_user(&mut unit, caller, Action::ReadPeople, name_or_id)?;
         Ok(view::user(&user))
     }
 
@@ -236,8 +236,8 @@ impl App {
         };
         let mut unit = self.store.write().await.map_err(stored)?;
         let action = Action::ManagePeople;
-        let account = self.find_account(&mut unit, caller, action, new.account.as_deref()).await?;
-        if unit.user_named(&new.name).await.map_err(stored)?.is_some() {
+        let account = self.find_account(&mut unit, caller, action, new.account.as_deref())?;
+        if unit.user_named(&new.name).map_err(stored)?.is_some() {
             return Err(taken("user", &new.name));
         }
         let user = User {
@@ -249,9 +249,9 @@ impl App {
             password,
             created_at: now(),
         };
-        unit.add_user(&user).await.map_err(stored)?;
+        unit.add_user(&user).map_err(stored)?;
         let detail = format!("{}, {}", user.name, role.as_str());
-        self.tell(&mut unit, caller, "user-created", Some(account.id), detail).await?;
+        self.tell(&mut unit, caller, "user-created", Some(account.id), detail)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(view::user(&user))
@@ -276,7 +276,7 @@ impl App {
             None => None,
         };
         let mut unit = self.store.write().await.map_err(stored)?;
-        let mut user = self.find_user(&mut unit, caller, Action::ReadPeople, name_or_id).await?;
+        let mut user = self.find_user(&mut unit, caller, Action::ReadPeople, name_or_id)?;
         if user.id != caller.user || edit.role.is_some() {
             caller.may_ever(Action::ManagePeople)?;
         }
@@ -291,11 +291,11 @@ impl App {
         }
         if password.is_some() {
             user.password = password;
-            unit.remove_tokens_of(user.id, caller.token).await.map_err(stored)?;
+            unit.remove_tokens_of(user.id, caller.token).map_err(stored)?;
         }
-        unit.change_user(&user).await.map_err(stored)?;
+        unit.change_user(&user).map_err(stored)?;
         let (account, name) = (Some(user.account), user.name.clone());
-        self.tell(&mut unit, caller, "user-edited", account, name).await?;
+        self.tell(&mut unit, caller, "user-edited", account, name)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(view::user(&user))
@@ -307,13 +307,13 @@ impl App {
     /// When it is the caller, or the first administrator.
     pub async fn delete_user(&self, caller: &Caller, name_or_id: &str) -> Answer<()> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let user = self.find_user(&mut unit, caller, Action::ManagePeople, name_or_id).await?;
+        let user = self.find_user(&mut unit, caller, Action::ManagePeople, name_or_id)?;
         if user.id == caller.user || user.id == FIRST_USER {
             return Err(Refusal::new(Code::StillUsed)
                 .detail(format!("{} is you, or the first administrator", user.name)));
         }
-        unit.remove_user(user.id).await.map_err(stored)?;
-        self.tell(&mut unit, caller, "user-deleted", Some(user.account), user.name).await?;
+        unit.remove_user(user.id).map_err(stored)?;
+        self.tell(&mut unit, caller, "user-deleted", Some(user.account), user.name)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(())

@@ -22,7 +22,7 @@ impl App {
     ) -> Answer<rest::List<rest::Profile>> {
         caller.may_ever(Action::ReadProfiles)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.profiles(page).await.map_err(stored)?;
+        let found = unit.profiles(page).map_err(stored)?;
         let last = found.last().map(|p| (p.created_at, p.name.as_str(), p.id.0));
         let next = view::next(page, found.len(), last);
         Ok(rest::List { items: found.iter().map(view::profile).collect(), next })
@@ -35,7 +35,7 @@ impl App {
     pub async fn profile(&self, caller: &Caller, name_or_id: &str) -> Answer<rest::Profile> {
         caller.may_ever(Action::ReadProfiles)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        Ok(view::profile(&find(&mut unit, name_or_id).await?))
+        Ok(view::profile(&find(&mut unit, name_or_id)?))
     }
 
     /// Creates a profile.
@@ -57,9 +57,9 @@ impl App {
         let id = ProfileId(Uuid::new_v4());
         let profile = Profile { id, name: new.name, settings, created_at: now() };
         let mut unit = self.store.write().await.map_err(stored)?;
-        refuse_taken(&mut unit, &profile).await?;
-        unit.add_profile(&profile).await.map_err(stored)?;
-        self.tell(&mut unit, caller, "profile-created", None, profile.name.clone()).await?;
+        refuse_taken(&mut unit, &profile)?;
+        unit.add_profile(&profile).map_err(stored)?;
+        self.tell(&mut unit, caller, "profile-created", None, profile.name.clone())?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(view::profile(&profile))
@@ -77,7 +77,7 @@ impl App {
     ) -> Answer<rest::Profile> {
         caller.may_ever(Action::ManageProfiles)?;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let mut profile = find(&mut unit, name_or_id).await?;
+        let mut profile = find(&mut unit, name_or_id)?;
         let settings = &mut profile.settings;
         view::set(&mut settings.snapshots_allowed, edit.snapshots_allowed);
         view::set(&mut settings.memory_allowed, edit.memory_allowed);
@@ -86,10 +86,10 @@ impl App {
         if let Some(name) = edit.name {
             name::check_vm_name(&name)?;
             profile.name = name;
-            refuse_taken(&mut unit, &profile).await?;
+            refuse_taken(&mut unit, &profile)?;
         }
-        unit.change_profile(&profile).await.map_err(stored)?;
-        self.tell(&mut unit, caller, "profile-edited", None, profile.name.clone()).await?;
+        unit.change_profile(&profile).map_err(stored)?;
+        self.tell(&mut unit, caller, "profile-edited", None, profile.name.clone())?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(view::profile(&profile))
@@ -102,27 +102,27 @@ impl App {
     pub async fn delete_profile(&self, caller: &Caller, name_or_id: &str) -> Answer<()> {
         caller.may_ever(Action::ManageProfiles)?;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let profile = find(&mut unit, name_or_id).await?;
+        let profile = find(&mut unit, name_or_id)?;
         if profile.id == DEFAULT_PROFILE {
             return Err(Refusal::new(Code::StillUsed)
                 .detail(format!("{} is for machines that name no profile", profile.name))
                 .hint("edit it instead"));
         }
-        unit.remove_profile(profile.id).await.map_err(stored)?;
-        self.tell(&mut unit, caller, "profile-deleted", None, profile.name).await?;
+        unit.remove_profile(profile.id).map_err(stored)?;
+        self.tell(&mut unit, caller, "profile-deleted", None, profile.name)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(())
     }
 }
 
-async fn find(unit: &mut Unit<'_>, name_or_id: &str) -> Answer<Profile> {
-    let found = unit.profile(name_or_id).await.map_err(stored)?;
+fn find(unit: &mut Unit, name_or_id: &str) -> Answer<Profile> {
+    let found = unit.profile(name_or_id).map_err(stored)?;
     found.ok_or_else(|| Refusal::new(Code::UnknownProfile).detail(name_or_id))
 }
 
-async fn refuse_taken(unit: &mut Unit<'_>, profile: &Profile) -> Answer<()> {
-    match unit.profile(&profile.name).await.map_err(stored)? {
+fn refuse_taken(unit: &mut Unit, profile: &Profile) -> Answer<()> {
+    match unit.profile(&profile.name).map_err(stored)? {
         Some(other) if other.id != profile.id => Err(Refusal::new(Code::NameTaken)
             .detail(format!("there is a profile named {}", profile.name))
             .blocked_by([other.id.0])),

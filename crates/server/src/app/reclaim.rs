@@ -63,14 +63,14 @@ impl App {
         failing: &BTreeSet<DiskId>,
     ) -> Result<Option<(EffectId, Reclaim, Option<DiskId>)>, StoreError> {
         let mut unit = self.store.write().await?;
-        let Some(timeline) = unit.timeline(vm).await? else {
+        let Some(timeline) = unit.timeline(vm)? else {
             return Ok(None);
         };
         if timeline.vm.reclaim.is_some() {
             return Ok(None);
         }
         if let Some(holder) = timeline.vm.operation {
-            let waits = unit.operation(holder).await?.is_some_and(|op| op.phase == Phase::Waiting);
+            let waits = unit.operation(holder)?.is_some_and(|op| op.phase == Phase::Waiting);
             if !waits || !must_fold_first(&timeline) {
                 return Ok(None);
             }
@@ -81,8 +81,8 @@ impl App {
         let disk = work.disk(&timeline);
         let id = EffectId(Uuid::new_v4());
         let mut timeline = timeline;
-        unit.record(&mut timeline, &[Change::VmReclaim(Some(id))]).await?;
-        unit.set_reclaim(vm, &work).await?;
+        unit.record(&mut timeline, &[Change::VmReclaim(Some(id))])?;
+        unit.set_reclaim(vm, &work)?;
         unit.commit().await?;
         Ok(Some((id, work, disk)))
     }
@@ -125,9 +125,9 @@ impl App {
             tokio::time::sleep(NUDGE).await;
             let waits = async {
                 let mut unit = self.store.read().await?;
-                let Some(timeline) = unit.timeline(vm).await? else { return Ok(false) };
+                let Some(timeline) = unit.timeline(vm)? else { return Ok(false) };
                 let Some(holder) = timeline.vm.operation else { return Ok(false) };
-                let operation = unit.operation(holder).await?;
+                let operation = unit.operation(holder)?;
                 let waits = operation.is_some_and(|op| op.phase == Phase::Waiting);
                 Ok::<_, StoreError>(waits && !must_fold_first(&timeline))
             };
@@ -146,7 +146,7 @@ impl App {
         outcome: &Outcome,
     ) -> Result<Option<OperationId>, StoreError> {
         let mut unit = self.store.write().await?;
-        let Some(mut timeline) = unit.timeline(vm).await? else {
+        let Some(mut timeline) = unit.timeline(vm)? else {
             return Ok(None);
         };
         if timeline.vm.reclaim != Some(id) {
@@ -158,9 +158,9 @@ impl App {
         };
         changes.push(Change::VmReclaim(None));
         let sharers = sharers(&mut unit, &timeline).await?;
-        unit.record(&mut timeline, &changes).await?;
+        unit.record(&mut timeline, &changes)?;
         let waiting = match timeline.vm.operation {
-            Some(holder) => unit.operation(holder).await?.filter(|op| op.phase == Phase::Waiting),
+            Some(holder) => unit.operation(holder)?.filter(|op| op.phase == Phase::Waiting),
             None => None,
         };
         unit.commit().await?;
@@ -173,9 +173,9 @@ impl App {
 
     /// Takes up the work that was under way when an earlier control plane died.
     pub(super) async fn take_up_reclaims(self: &Arc<Self>) -> Result<(), StoreError> {
-        let vms = self.store.read().await?.restless().await?;
+        let vms = self.store.read().await?.restless()?;
         for vm in vms {
-            let under_way = self.store.read().await?.reclaim(vm).await?;
+            let under_way = self.store.read().await?.reclaim(vm)?;
             let app = Arc::clone(self);
             tokio::spawn(async move {
                 if let Some((id, work)) = under_way {

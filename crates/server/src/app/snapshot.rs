@@ -43,11 +43,11 @@ impl App {
     pub async fn snapshot(&self, caller: &Caller, id: SnapshotId) -> Answer<rest::Snapshot> {
         let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
         let mut unit = self.store.read().await.map_err(stored)?;
-        let vm = unit.vm_of(id).await.map_err(stored)?.ok_or_else(unknown)?;
-        let vm = unit.vm(vm).await.map_err(stored)?.ok_or_else(unknown)?;
-        let home = self.home(&mut unit, vm.account).await?;
+        let vm = unit.vm_of(id).map_err(stored)?.ok_or_else(unknown)?;
+        let vm = unit.vm(vm).map_err(stored)?.ok_or_else(unknown)?;
+        let home = self.home(&mut unit, vm.account)?;
         caller.may(Action::ReadVm, &home, unknown)?;
-        let listed = unit.listed_snapshot(id).await.map_err(stored)?;
+        let listed = unit.listed_snapshot(id).map_err(stored)?;
         Ok(view::snapshot(&listed.ok_or_else(unknown)?))
     }
 
@@ -65,12 +65,12 @@ impl App {
         let mut unit = self.store.read().await.map_err(stored)?;
         let mut filter = query.filter;
         if let Some(vm) = query.vm {
-            filter.vm = Some(self.find_vm(&mut unit, caller, Action::ReadVm, &vm).await?);
+            filter.vm = Some(self.find_vm(&mut unit, caller, Action::ReadVm, &vm)?);
         }
         let (account, domain) = (query.account.as_deref(), query.domain.as_deref());
         (filter.account, filter.domain) =
-            self.account_and_domain(&mut unit, caller, account, domain).await?;
-        let found = unit.snapshots(caller.reach(), &filter, page).await.map_err(stored)?;
+            self.account_and_domain(&mut unit, caller, account, domain)?;
+        let found = unit.snapshots(caller.reach(), &filter, page).map_err(stored)?;
         let last = found.last().map(|listed| &listed.snapshot);
         let last = last.map(|s| (s.created_at, s.name.as_str(), s.id.0));
         let next = view::next(page, found.len(), last);
@@ -83,7 +83,7 @@ impl App {
     /// When the machine is unknown.
     pub async fn tree(&self, caller: &Caller, vm: &str) -> Answer<rest::Tree> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        Ok(view::tree(&self.load(&mut unit, caller, Action::ReadVm, vm).await?))
+        Ok(view::tree(&self.load(&mut unit, caller, Action::ReadVm, vm)?))
     }
 
     /// Takes a snapshot.
@@ -111,7 +111,7 @@ impl App {
         let host = self.agent.host().await;
         let expires_at = new.expires_at.as_deref().map(Moment::from_rfc3339).transpose()?;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::CreateSnapshot, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::CreateSnapshot, vm)?;
         let snapshot = SnapshotId(Uuid::new_v4());
         let create = CreateSnapshot {
             snapshot,
@@ -148,7 +148,7 @@ impl App {
         };
         let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id).await?;
+        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id)?;
         let snapshot = &timeline.snapshots[&id];
         let safety = revert.safety.then(|| SnapshotId(Uuid::new_v4()));
         let to = RevertTo::new(snapshot, power, safety);
@@ -170,7 +170,7 @@ impl App {
     /// When the snapshot is unknown.
     pub async fn plan_revert(&self, caller: &Caller, id: SnapshotId) -> Answer<rest::Plan> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id).await?;
+        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id)?;
         Ok(view::plan_revert(&timeline, &timeline.snapshots[&id]))
     }
 
@@ -186,7 +186,7 @@ impl App {
     ) -> Answer<rest::Operation> {
         let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load_of(&mut unit, caller, Action::VerifySnapshot, id).await?;
+        let timeline = self.load_of(&mut unit, caller, Action::VerifySnapshot, id)?;
         let snapshot = &timeline.snapshots[&id];
         let short = match snapshot.kind {
             Kind::Disk => None,
@@ -203,7 +203,7 @@ impl App {
     /// When the snapshot or machine is unknown.
     pub async fn plan_delete(&self, caller: &Caller, target: &DeleteTarget) -> Answer<rest::Plan> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.target(&mut unit, caller, target).await?;
+        let timeline = self.target(&mut unit, caller, target)?;
         let forecast = DeleteSnapshots { scope: target.scope() }.forecast(&timeline)?;
         Ok(view::plan_delete(&timeline, &forecast))
     }
@@ -219,24 +219,19 @@ impl App {
         target: &DeleteTarget,
     ) -> Answer<rest::Operation> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.target(&mut unit, caller, target).await?;
+        let timeline = self.target(&mut unit, caller, target)?;
         let command = Command::DeleteSnapshots(DeleteSnapshots { scope: target.scope() });
         let order = Order { snapshot: target.snapshot(), ..Order::new(command) };
         self.give(unit, timeline, caller, how, order).await
     }
 
-    async fn target(
-        &self,
-        unit: &mut Unit<'_>,
-        caller: &Caller,
-        target: &DeleteTarget,
-    ) -> Answer<Timeline> {
+    fn target(&self, unit: &mut Unit, caller: &Caller, target: &DeleteTarget) -> Answer<Timeline> {
         let action = Action::DeleteSnapshot;
         match target {
-            DeleteTarget::All(vm) => self.load(unit, caller, action, vm).await,
+            DeleteTarget::All(vm) => self.load(unit, caller, action, vm),
             DeleteTarget::Of(scope) => match scope {
                 Scope::One(id) | Scope::Subtree(id) | Scope::Children(id) => {
-                    self.load_of(unit, caller, action, *id).await
+                    self.load_of(unit, caller, action, *id)
                 }
                 Scope::All => Err(Refusal::new(Code::InvalidRequest).detail("all of what?")),
             },
@@ -254,7 +249,7 @@ impl App {
         edit: rest::EditSnapshot,
     ) -> Answer<rest::Snapshot> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let mut timeline = self.load_of(&mut unit, caller, Action::EditSnapshot, id).await?;
+        let mut timeline = self.load_of(&mut unit, caller, Action::EditSnapshot, id)?;
         refuse_user(&timeline, &How::default().asker(caller))?;
         let mut changes = Vec::new();
         if let Some(new) = edit.name {
@@ -283,8 +278,8 @@ impl App {
         }
         let account = Some(timeline.vm.account);
         let detail = format!("{}: {:?}", timeline.vm.name, timeline.snapshots[&id].name);
-        unit.record(&mut timeline, &changes).await.map_err(stored)?;
-        self.tell(&mut unit, caller, "snapshot-edited", account, detail).await?;
+        unit.record(&mut timeline, &changes).map_err(stored)?;
+        self.tell(&mut unit, caller, "snapshot-edited", account, detail)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         self.snapshot(caller, id).await

@@ -65,7 +65,7 @@ impl App {
     /// When nobody does.
     pub async fn authenticate(&self, secret: &str) -> Answer<Caller> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.token_by_hash(&hash(secret), now()).await.map_err(stored)?;
+        let found = unit.token_by_hash(&hash(secret), now()).map_err(stored)?;
         let (token, user) = found.ok_or_else(|| {
             Refusal::new(Code::Unauthorized)
                 .hint("send Authorization: Bearer and a token; tintype login makes one")
@@ -88,7 +88,7 @@ impl App {
         }
         self.attempts.count(&by_name, at)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let user = unit.user_named(&sign_in.user).await.map_err(stored)?;
+        let user = unit.user_named(&sign_in.user).map_err(stored)?;
         drop(unit);
         let kept = user.as_ref().and_then(|user| user.password.clone());
         let fits = fits(sign_in.password, kept).await?;
@@ -125,7 +125,7 @@ impl App {
         let mut unit = self.store.read().await.map_err(stored)?;
         let own = caller.user.to_string();
         let wanted = new.user.as_deref().unwrap_or(&own);
-        let user = self.find_user(&mut unit, caller, Action::ManageTokens, wanted).await?;
+        let user = self.find_user(&mut unit, caller, Action::ManageTokens, wanted)?;
         drop(unit);
         if user.id != caller.user {
             caller.may_ever(Action::ManagePeople)?;
@@ -137,10 +137,10 @@ impl App {
     async fn make(&self, by: &str, user: &User, token: Token) -> Answer<rest::MadeToken> {
         let secret = new_secret();
         let mut unit = self.store.write().await.map_err(stored)?;
-        unit.add_token(&token, &hash(&secret)).await.map_err(stored)?;
+        unit.add_token(&token, &hash(&secret)).map_err(stored)?;
         let detail = format!("{}: {}, {}", user.name, token.name, token.scope.as_str());
         let event = super::event::event(by, "token-created", Some(user.account), detail);
-        unit.add_event(&event).await.map_err(stored)?;
+        unit.add_event(&event).map_err(stored)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(rest::MadeToken { token: view::token(&token), secret })
@@ -158,7 +158,7 @@ impl App {
             return Ok(left.to_owned());
         }
         let mut unit = self.store.read().await.map_err(stored)?;
-        let first = unit.user(FIRST_USER).await.map_err(stored)?;
+        let first = unit.user(FIRST_USER).map_err(stored)?;
         let first = first.ok_or_else(|| Refusal::new(Code::UnknownUser).detail("admin"))?;
         drop(unit);
         let token = fresh(&first, "this machine".to_owned(), Scope::All, None);
@@ -172,7 +172,7 @@ impl App {
     pub async fn tokens(&self, caller: &Caller, page: &Page) -> Answer<rest::List<rest::Token>> {
         caller.may_ever(Action::ManageTokens)?;
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.tokens(caller.user, page).await.map_err(stored)?;
+        let found = unit.tokens(caller.user, page).map_err(stored)?;
         let last = found.last().map(|t| (t.created_at, t.name.as_str(), t.id.0));
         let next = view::next(page, found.len(), last);
         Ok(rest::List { items: found.iter().map(view::token).collect(), next })
@@ -186,15 +186,15 @@ impl App {
         caller.may_ever(Action::ManageTokens)?;
         let unknown = || Refusal::new(Code::UnknownToken).detail(id.to_string());
         let mut unit = self.store.write().await.map_err(stored)?;
-        let token = unit.token(id).await.map_err(stored)?.ok_or_else(unknown)?;
-        let user = unit.user(token.user).await.map_err(stored)?.ok_or_else(unknown)?;
+        let token = unit.token(id).map_err(stored)?.ok_or_else(unknown)?;
+        let user = unit.user(token.user).map_err(stored)?.ok_or_else(unknown)?;
         if user.id != caller.user {
             // Whose tokens one does not manage, those are not there.
             caller.may(Action::ManagePeople, &user.home(), unknown).map_err(|_| unknown())?;
         }
-        unit.remove_token(id).await.map_err(stored)?;
+        unit.remove_token(id).map_err(stored)?;
         let (account, detail) = (Some(user.account), format!("{}: {}", user.name, token.name));
-        self.tell(&mut unit, caller, "token-revoked", account, detail).await?;
+        self.tell(&mut unit, caller, "token-revoked", account, detail)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         Ok(())

@@ -49,12 +49,12 @@ impl App {
     /// When there is none; so for all of these.
     pub async fn vm(&self, caller: &Caller, vm: &str) -> Answer<rest::Vm> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let id = self.find_vm(&mut unit, caller, Action::ReadVm, vm).await?;
-        self.show_vm(&mut unit, id).await
+        let id = self.find_vm(&mut unit, caller, Action::ReadVm, vm)?;
+        self.show_vm(&mut unit, id)
     }
 
-    async fn show_vm(&self, unit: &mut Unit<'_>, id: VmId) -> Answer<rest::Vm> {
-        let listed = unit.listed_vm(id).await.map_err(stored)?;
+    fn show_vm(&self, unit: &mut Unit, id: VmId) -> Answer<rest::Vm> {
+        let listed = unit.listed_vm(id).map_err(stored)?;
         let unknown = || super::find::unknown_vm(&id.to_string());
         Ok(view::vm(&listed.ok_or_else(unknown)?, self.agent.console_address(id)))
     }
@@ -65,7 +65,7 @@ impl App {
     /// When there is none, or the caller may not.
     pub async fn console_of(&self, caller: &Caller, vm: &str) -> Answer<VmId> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        self.find_vm(&mut unit, caller, Action::UseConsole, vm).await
+        self.find_vm(&mut unit, caller, Action::UseConsole, vm)
     }
 
     /// A page of machines.
@@ -81,15 +81,13 @@ impl App {
         caller.may_ever(Action::ReadVm)?;
         let mut unit = self.store.read().await.map_err(stored)?;
         let mut filter = query.filter;
-        (filter.account, filter.domain) = self
-            .account_and_domain(
-                &mut unit,
-                caller,
-                query.account.as_deref(),
-                query.domain.as_deref(),
-            )
-            .await?;
-        let found = unit.vms(caller.reach(), &filter, page).await.map_err(stored)?;
+        (filter.account, filter.domain) = self.account_and_domain(
+            &mut unit,
+            caller,
+            query.account.as_deref(),
+            query.domain.as_deref(),
+        )?;
+        let found = unit.vms(caller.reach(), &filter, page).map_err(stored)?;
         let last = found.last().map(|l| (l.vm.created_at, l.vm.name.as_str(), l.vm.id.0));
         let next = view::next(page, found.len(), last);
         let show = |listed| view::vm(listed, self.agent.console_address(listed.vm.id));
@@ -112,28 +110,28 @@ impl App {
         let (config, disks) = self.design(caller, &new, &host).await?;
         let mut unit = self.store.write().await.map_err(stored)?;
         let account = new.account.as_deref();
-        let account = self.find_account(&mut unit, caller, Action::CreateVm, account).await?.id;
-        let settings = self.first_settings(&mut unit, caller, &new).await?;
-        refuse_taken(&mut unit, account, &new.name).await?;
+        let account = self.find_account(&mut unit, caller, Action::CreateVm, account)?.id;
+        let settings = self.first_settings(&mut unit, caller, &new)?;
+        refuse_taken(&mut unit, account, &new.name)?;
         let vm = new_vm(account, new.name, config, settings);
-        unit.add_vm(&vm).await.map_err(stored)?;
+        unit.add_vm(&vm).map_err(stored)?;
         let mut timeline = Timeline::of(vm);
-        unit.record(&mut timeline, &first_layers(&disks)).await.map_err(stored)?;
+        unit.record(&mut timeline, &first_layers(&disks)).map_err(stored)?;
         let create = CreateVm { disks, kernel: new.kernel, initrd: new.initrd };
         let command = Command::CreateVm(create);
         self.give(unit, timeline, caller, how, Order::new(command)).await
     }
 
     /// The settings of a new machine: those of its profile (C23), and what an operator says else.
-    async fn first_settings(
+    fn first_settings(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         new: &rest::NewVm,
     ) -> Answer<Settings> {
         let default = DEFAULT_PROFILE.to_string();
         let wanted = new.profile.as_deref().unwrap_or(&default);
-        let profile = unit.profile(wanted).await.map_err(stored)?;
+        let profile = unit.profile(wanted).map_err(stored)?;
         let mut settings =
             profile.ok_or_else(|| Refusal::new(Code::UnknownProfile).detail(wanted))?.settings;
         if let Some(limit) = new.snapshot_limit {
@@ -155,7 +153,7 @@ impl App {
     ) -> Answer<rest::Operation> {
         let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm)?;
         refuse_without_memory(&host, timeline.vm.config.memory_bytes)?;
         self.give(unit, timeline, caller, how, Order::new(Command::StartVm)).await
     }
@@ -173,7 +171,7 @@ impl App {
         force: bool,
     ) -> Answer<rest::Operation> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm)?;
         let holder = timeline.vm.operation;
         let how = How { queue: how.queue || force, ..how };
         let stop = Command::StopVm(StopVm { force });
@@ -192,7 +190,7 @@ impl App {
     /// When it cannot be deleted.
     pub async fn plan_delete_vm(&self, caller: &Caller, vm: &str) -> Answer<rest::Plan> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm)?;
         refuse_delete(&timeline)?;
         Ok(view::plan_delete_vm(&timeline))
     }
@@ -208,7 +206,7 @@ impl App {
         vm: &str,
     ) -> Answer<rest::Operation> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm)?;
         self.give(unit, timeline, caller, how, Order::new(Command::DeleteVm)).await
     }
 
@@ -223,7 +221,7 @@ impl App {
         edit: &rest::EditVm,
     ) -> Answer<rest::Plan> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm).await?;
+        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
         let lost = match other_hardware(caller, &timeline, edit)? {
             Some(set) => set.refuse(&timeline)?,
             None => Vec::new(),
@@ -244,9 +242,9 @@ impl App {
         edit: rest::EditVm,
     ) -> Answer<Edited> {
         let mut unit = self.store.write().await.map_err(stored)?;
-        let mut timeline = self.load(&mut unit, caller, Action::ReadVm, vm).await?;
+        let mut timeline = self.load(&mut unit, caller, Action::ReadVm, vm)?;
         let id = timeline.vm.id;
-        let changes = self.plain_changes(&mut unit, caller, &timeline, &edit).await?;
+        let changes = self.plain_changes(&mut unit, caller, &timeline, &edit)?;
         let hardware = other_hardware(caller, &timeline, &edit)?;
         let in_line = how.queue && timeline.vm.operation.is_some();
         let at_once = match &hardware {
@@ -256,8 +254,8 @@ impl App {
         if !changes.is_empty() || hardware.is_some() {
             let account = timeline.vm.account;
             let detail = format!("{}: {}", timeline.vm.name, view::edited(&edit));
-            unit.record(&mut timeline, &changes).await.map_err(stored)?;
-            self.tell(&mut unit, caller, "vm-edited", Some(account), detail).await?;
+            unit.record(&mut timeline, &changes).map_err(stored)?;
+            self.tell(&mut unit, caller, "vm-edited", Some(account), detail)?;
         }
         match (at_once, hardware) {
             (None, Some(set)) => {
@@ -267,19 +265,19 @@ impl App {
             }
             (at_once, _) => {
                 let changes = at_once.unwrap_or_default();
-                unit.record(&mut timeline, &changes).await.map_err(stored)?;
+                unit.record(&mut timeline, &changes).map_err(stored)?;
             }
         }
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         let mut unit = self.store.read().await.map_err(stored)?;
-        Ok(Edited::AtOnce(Box::new(self.show_vm(&mut unit, id).await?)))
+        Ok(Edited::AtOnce(Box::new(self.show_vm(&mut unit, id)?)))
     }
 
     /// The changes that are only records: name and settings.
-    async fn plain_changes(
+    fn plain_changes(
         &self,
-        unit: &mut Unit<'_>,
+        unit: &mut Unit,
         caller: &Caller,
         timeline: &Timeline,
         edit: &rest::EditVm,
@@ -288,7 +286,7 @@ impl App {
         if let Some(name) = edit.name.as_ref().filter(|name| **name != timeline.vm.name) {
             caller.may_ever(Action::ConfigureVm)?;
             name::check_vm_name(name)?;
-            refuse_taken(unit, timeline.vm.account, name).await?;
+            refuse_taken(unit, timeline.vm.account, name)?;
             changes.push(Change::VmName(name.clone()));
         }
         let mut settings = timeline.vm.settings;
@@ -321,9 +319,9 @@ impl App {
         name::check_vm_name(&clone.name)?;
         let host = self.agent.host().await;
         let mut unit = self.store.write().await.map_err(stored)?;
-        let mut timeline = self.load(&mut unit, caller, Action::CloneVm, vm).await?;
+        let mut timeline = self.load(&mut unit, caller, Action::CloneVm, vm)?;
         let account = timeline.vm.account;
-        refuse_taken(&mut unit, account, &clone.name).await?;
+        refuse_taken(&mut unit, account, &clone.name)?;
         let from = clone.snapshot.map(SnapshotId);
         let config = match from {
             Some(id) => {
@@ -344,13 +342,13 @@ impl App {
         let fresh = new_vm(account, clone.name, config, timeline.vm.settings);
         let command =
             Command::CloneVm(CloneVm { clone: fresh.id, from, linked: clone.linked, disks });
-        unit.add_vm(&fresh).await.map_err(stored)?;
+        unit.add_vm(&fresh).map_err(stored)?;
         let mut made = Timeline::of(fresh);
         let order = Order { snapshot: from, ..Order::new(command) };
-        let operation = self.take(&mut unit, &mut timeline, caller, how, order).await?;
+        let operation = self.take(&mut unit, &mut timeline, caller, how, order)?;
         // Nobody begins anything with the clone before it is made.
         let held = [Change::VmOperation(Some(operation.id))];
-        unit.record(&mut made, &held).await.map_err(stored)?;
+        unit.record(&mut made, &held).map_err(stored)?;
         self.go(unit, timeline, operation).await
     }
 }
@@ -415,9 +413,9 @@ fn cloned(config: &Config) -> (Config, Vec<ClonedDisk>) {
 }
 
 /// Refuses a name that another machine of the account has.
-async fn refuse_taken(unit: &mut Unit<'_>, account: AccountId, name: &str) -> Answer<()> {
+fn refuse_taken(unit: &mut Unit, account: AccountId, name: &str) -> Answer<()> {
     let reach = tintype_model::access::Reach::Account(account);
-    let taken = unit.vms_named(reach, name).await.map_err(stored)?;
+    let taken = unit.vms_named(reach, name).map_err(stored)?;
     let Some((other, _)) = taken.first() else {
         return Ok(());
     };

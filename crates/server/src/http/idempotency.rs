@@ -62,7 +62,7 @@ async fn answer(
     let asked = format!("{} {}\n", parts.method, parts.uri);
     let asked = Sha256::new().chain_update(asked).chain_update(&body).finalize();
     let asked: String = asked.iter().map(|byte| format!("{byte:02x}")).collect();
-    let known = async { app.store().read().await?.remembered(token, &key).await };
+    let known = async { app.store().read().await?.remembered(token, &key) };
     if let Some(known) = known.await.map_err(failed)? {
         if known.request != asked {
             return Err(Refusal::new(Code::KeyReused).hint("use a new key for a new request"));
@@ -86,7 +86,7 @@ async fn answer(
     };
     let kept = async {
         let mut unit = app.store().write().await?;
-        unit.remember(token, &key, &known, now()).await?;
+        unit.remember(token, &key, &known, now())?;
         unit.commit().await
     };
     kept.await.map_err(failed)?;

@@ -189,7 +189,7 @@ impl Scene {
 }
 
 pub async fn start(data: &TempDir, agent: Arc<ToldAgent>) -> Result<Arc<App>> {
-    let store = Store::open(&data.path().join("tintype.db")).await?;
+    let store = Store::open(&data.path().join("tintype.db"))?;
     Ok(App::start(store, agent, "host").await?)
 }
 
