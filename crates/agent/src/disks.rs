@@ -3,19 +3,15 @@
 
 use crate::perform::storage_failed;
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tintype_drivers::qemu::{Folder, Qemu};
 use tintype_drivers::volume::VolumeError;
-use tintype_drivers::volume::qcow2::Qcow2;
-use tintype_drivers::{Diary, Hypervisor, Volume};
-use tintype_model::config::Kernel;
+use tintype_drivers::{Diary, Host};
 use tintype_model::effect::{CloneDisks, CreateVm, Facts, NewDisk, Outcome};
 use tintype_model::layer::LayerFile;
 use tintype_model::{LayerId, VmId};
 
-pub(crate) fn create_vm(qemu: &Qemu, create: &CreateVm) -> Outcome {
-    let volume = qemu.volume();
+pub(crate) fn create_vm(host: &dyn Host, create: &CreateVm) -> Outcome {
+    let volume = host.volume();
     let vm = create.vm;
     let make = || -> Result<Facts, VolumeError> {
         volume.prepare(vm)?;
@@ -34,14 +30,14 @@ pub(crate) fn create_vm(qemu: &Qemu, create: &CreateVm) -> Outcome {
     match make() {
         Ok(facts) => Outcome::Done(facts),
         Err(error) => {
-            qemu.remove(vm);
+            host.hypervisor().remove(vm);
             storage_failed(&error, false)
         }
     }
 }
 
-pub(crate) fn attach(qemu: &Qemu, vm: VmId, disk: &NewDisk) -> Outcome {
-    let volume = qemu.volume();
+pub(crate) fn attach(host: &dyn Host, vm: VmId, disk: &NewDisk) -> Outcome {
+    let volume = host.volume();
     let made = volume.create(vm, disk).and_then(|()| volume.allocated_bytes(vm, disk.layer));
     match made {
         Ok(size) => {
@@ -54,8 +50,8 @@ pub(crate) fn attach(qemu: &Qemu, vm: VmId, disk: &NewDisk) -> Outcome {
     }
 }
 
-pub(crate) fn detach(qemu: &Qemu, vm: VmId, layers: &[LayerFile]) -> Outcome {
-    let removed = layers.iter().try_for_each(|&layer| qemu.volume().remove(vm, layer));
+pub(crate) fn detach(host: &dyn Host, vm: VmId, layers: &[LayerFile]) -> Outcome {
+    let removed = layers.iter().try_for_each(|&layer| host.volume().remove(vm, layer));
     match removed {
         Ok(()) => Outcome::Done(Facts::default()),
         Err(error) => storage_failed(&error, false),
@@ -64,32 +60,35 @@ pub(crate) fn detach(qemu: &Qemu, vm: VmId, layers: &[LayerFile]) -> Outcome {
 
 /// Makes the folder of a clone with all that is in it, or nothing.
 pub(crate) fn clone(
-    qemu: &Qemu,
+    host: &dyn Host,
     clone: &CloneDisks,
     diary: &mut dyn Diary,
     stop: &AtomicBool,
 ) -> Outcome {
-    let running = qemu.state(clone.from).is_live();
-    match make_clone(qemu, clone, diary, stop) {
+    let running = host.hypervisor().state(clone.from).is_live();
+    match make_clone(host, clone, diary, stop) {
         Ok(sizes) => Outcome::Done(Facts { sizes, running, ..Facts::default() }),
         Err(error) => {
-            qemu.remove(clone.to);
+            host.hypervisor().remove(clone.to);
             storage_failed(&error, running)
         }
     }
 }
 
 fn make_clone(
-    qemu: &Qemu,
+    host: &dyn Host,
     clone: &CloneDisks,
     diary: &mut dyn Diary,
     stop: &AtomicBool,
 ) -> Result<BTreeMap<LayerId, u64>, VolumeError> {
-    let volume = qemu.volume();
+    let volume = host.volume();
     let (from, to) = (clone.from, clone.to);
     volume.prepare(to)?;
     if let Some(kernel) = &clone.kernel {
-        copy_kernel(qemu, volume, from, to, kernel)?;
+        volume.copy_over(from, to, "kernel")?;
+        if kernel.initrd {
+            volume.copy_over(from, to, "initrd")?;
+        }
     }
     let mut sizes = BTreeMap::new();
     for (n, disk) in clone.disks.iter().enumerate() {
@@ -109,20 +108,4 @@ fn make_clone(
         sizes.insert(disk.layer.id, volume.allocated_bytes(to, disk.layer)?);
     }
     Ok(sizes)
-}
-
-fn copy_kernel(
-    qemu: &Qemu,
-    volume: &Qcow2,
-    from: VmId,
-    to: VmId,
-    kernel: &Kernel,
-) -> Result<(), VolumeError> {
-    let folder: Folder = qemu.folder(from);
-    volume.copy_in(to, &folder.path().join("kernel"), "kernel")?;
-    let initrd = folder.path().join("initrd");
-    if kernel.initrd && fs::exists(&initrd).unwrap_or(false) {
-        volume.copy_in(to, &initrd, "initrd")?;
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tintype_drivers::diary::now_ms;
@@ -33,28 +33,48 @@ pub(crate) enum Known {
     Ended(Outcome),
 }
 
-/// The folder of journals.
+/// Where journals lie.
+pub trait Shelf: Send + Sync + std::fmt::Debug {
+    /// All that is written of an effect; nothing if nothing is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self, id: EffectId) -> io::Result<Option<String>>;
+
+    /// Opens the journal of an effect to write on, making it if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    fn open(&self, id: EffectId) -> io::Result<Box<dyn Sheet>>;
+
+    /// Throws the journal of an effect away.
+    fn remove(&self, id: EffectId);
+}
+
+/// What is written on.
+pub trait Sheet: Send {
+    /// Adds to the end; `durably` is on disk when it returns, with the name it is found by.
+    ///
+    /// # Errors
+    /// When it cannot be written; a part of it may be.
+    fn append(&mut self, text: &str, durably: bool) -> io::Result<()>;
+}
+
+/// The journals of a host.
 #[derive(Debug)]
-pub(crate) struct Journals {
-    folder: PathBuf,
+pub struct Journals {
+    shelf: Box<dyn Shelf>,
 }
 
 impl Journals {
-    pub(crate) fn open(folder: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&folder)?;
-        Ok(Self { folder })
-    }
-
-    fn path(&self, id: EffectId) -> PathBuf {
-        self.folder.join(format!("{id}.jsonl"))
+    /// Those on this shelf.
+    pub fn on(shelf: impl Shelf + 'static) -> Self {
+        Self { shelf: Box::new(shelf) }
     }
 
     /// What is known of an effect. A line that was not written whole is as if not written.
     pub(crate) fn known(&self, id: EffectId) -> io::Result<Known> {
-        let text = match fs::read_to_string(self.path(id)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Known::Nothing),
-            other => other?,
-        };
+        let Some(text) = self.shelf.read(id)? else { return Ok(Known::Nothing) };
         let mut known = Known::Nothing;
         for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
             known = match (known, line) {
@@ -70,38 +90,84 @@ impl Journals {
         Ok(known)
     }
 
-    /// Begins a journal, durably, or opens the one that was begun.
+    /// Begins a journal, durably, or opens the one in which this much is known.
     pub(crate) fn begin(
         &self,
         id: EffectId,
         effect: &Effect,
+        known: &Known,
         progress: Arc<Mutex<Progress>>,
         stop: Arc<AtomicBool>,
     ) -> io::Result<Journal> {
-        let path = self.path(id);
-        let fresh = !path.exists();
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let mut journal = Journal { file, progress, stop };
-        if fresh {
+        let mut journal = Journal { sheet: self.shelf.open(id)?, progress, stop };
+        // A line that a crash cut short must not run into the next. If the disk is full the effect
+        // is recovered all the same.
+        let _ = journal.sheet.append("\n", false);
+        if *known == Known::Nothing {
             journal.write(&Line::Begun(Box::new(effect.clone())), true)?;
-            sync_folder(&self.folder)?;
-        } else {
-            // A line that a crash cut short must not run into the next. If the disk is full the
-            // effect is recovered all the same.
-            let _ = journal.file.write_all(b"\n");
         }
         Ok(journal)
     }
 
     pub(crate) fn forget(&self, id: EffectId) {
-        let _ = steps::around("journal forget", || fs::remove_file(self.path(id)));
+        steps::around("journal forget", || self.shelf.remove(id));
+    }
+}
+
+/// A folder of journals, a file for each.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    /// Opens the folder, making it if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(folder: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder })
+    }
+
+    fn path(&self, id: EffectId) -> PathBuf {
+        self.folder.join(format!("{id}.jsonl"))
+    }
+}
+
+impl Shelf for Files {
+    fn read(&self, id: EffectId) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.path(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => text.map(Some),
+        }
+    }
+
+    fn open(&self, id: EffectId) -> io::Result<Box<dyn Sheet>> {
+        let path = self.path(id);
+        let fresh = !path.exists();
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        if fresh {
+            File::open(&self.folder)?.sync_all()?;
+        }
+        Ok(Box::new(file))
+    }
+
+    fn remove(&self, id: EffectId) {
+        let _ = fs::remove_file(self.path(id));
+    }
+}
+
+impl Sheet for File {
+    fn append(&mut self, text: &str, durably: bool) -> io::Result<()> {
+        self.write_all(text.as_bytes())?;
+        if durably { self.sync_data() } else { Ok(()) }
     }
 }
 
 /// The journal of one effect.
-#[derive(Debug)]
 pub(crate) struct Journal {
-    file: File,
+    sheet: Box<dyn Sheet>,
     progress: Arc<Mutex<Progress>>,
     /// Set when the effect is to be undone, or to give way.
     stop: Arc<AtomicBool>,
@@ -121,10 +187,7 @@ impl Journal {
         };
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
-        steps::around(label, || {
-            self.file.write_all(text.as_bytes())?;
-            if durably { self.file.sync_data() } else { Ok(()) }
-        })
+        steps::around(label, || self.sheet.append(&text, durably))
     }
 }
 
@@ -151,19 +214,14 @@ impl Diary for Journal {
 }
 
 /// A step that begins now.
-pub(crate) fn begun(step: &str) -> Progress {
+pub fn begun(step: &str) -> Progress {
     let since = Moment(i64::try_from(now_ms()).unwrap_or(i64::MAX));
     Progress { fraction: 0.0, step: step.to_owned(), since }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Journals, Known};
-    use std::io::Write;
+    use super::{Files, Journals, Known};
     use std::sync::{Arc, Mutex};
     use tintype_drivers::{Diary, Note};
     use tintype_model::effect::{Effect, Facts, Outcome};
@@ -174,18 +232,37 @@ mod tests {
         Arc::new(Mutex::new(super::begun("begun")))
     }
 
+    fn begin(journals: &Journals, id: EffectId, effect: &Effect) -> super::Journal {
+        let known = journals.known(id).unwrap();
+        journals.begin(id, effect, &known, progress(), Arc::default()).unwrap()
+    }
+
+    /// A crash between making the file and its first line leaves nothing that could be taken for a
+    /// journal that was begun.
+    #[test]
+    fn an_empty_journal_is_begun_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let journals = Journals::on(Files::open(folder.path().to_owned()).unwrap());
+        let id = EffectId(uuid::Uuid::new_v4());
+        let effect = Effect::DeleteVm { vm: VmId(uuid::Uuid::new_v4()) };
+        drop(journals.shelf.open(id).unwrap());
+        assert_eq!(journals.known(id).unwrap(), Known::Nothing);
+        begin(&journals, id, &effect).note(Note::Switched).unwrap();
+        assert_eq!(journals.known(id).unwrap(), Known::Begun(vec![Note::Switched]));
+    }
+
     #[test]
     fn what_was_written_is_known_and_half_a_line_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let journals = Journals::open(folder.path().to_owned()).unwrap();
+        let journals = Journals::on(Files::open(folder.path().to_owned()).unwrap());
         let id = EffectId(uuid::Uuid::new_v4());
         let effect = Effect::DeleteVm { vm: VmId(uuid::Uuid::new_v4()) };
         assert_eq!(journals.known(id).unwrap(), Known::Nothing);
-        let mut journal = journals.begin(id, &effect, progress(), Arc::default()).unwrap();
+        let mut journal = begin(&journals, id, &effect);
         journal.note(Note::Switched).unwrap();
-        journal.file.write_all(b"{\"noted\": \"arm").unwrap();
+        journal.sheet.append("{\"noted\": \"arm", false).unwrap();
         assert_eq!(journals.known(id).unwrap(), Known::Begun(vec![Note::Switched]));
-        let mut again = journals.begin(id, &effect, progress(), Arc::default()).unwrap();
+        let mut again = begin(&journals, id, &effect);
         let outcome = Outcome::Done(Facts::default());
         again.end(&outcome).unwrap();
         assert_eq!(journals.known(id).unwrap(), Known::Ended(outcome));

@@ -3,9 +3,12 @@
 
 mod console;
 mod disks;
+mod hand;
 mod host;
 mod journal;
 mod local;
 mod perform;
 
+pub use hand::Hand;
+pub use journal::{Files, Journals, Sheet, Shelf, begun};
 pub use local::{Helpers, LocalAgent, OpenError};

@@ -1,8 +1,9 @@
 //! The agent of the host we run on.
 
 use crate::console::Consoles;
-use crate::journal::{Journals, Known, begun};
-use crate::{host, perform};
+use crate::hand::Hand;
+use crate::host;
+use crate::journal::{Files, Journals, begun};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,8 +44,7 @@ pub struct LocalAgent {
 }
 
 struct Shared {
-    qemu: Qemu,
-    journals: Journals,
+    hand: Hand<Qemu>,
     progress: Mutex<BTreeMap<EffectId, Arc<Mutex<Progress>>>>,
     /// What is under way.
     running: Mutex<BTreeMap<EffectId, Running>>,
@@ -88,10 +88,9 @@ impl LocalAgent {
         let capabilities = probe(&data.join("host"), accel)?;
         let watch = Arc::new(Watch::spawn(helpers.watchdog).map_err(io_error)?);
         let qemu = Qemu::new(pool.clone(), capabilities, watch, helpers.page_servers);
-        let journals = Journals::open(data.join("host/journal")).map_err(io_error)?;
+        let files = Files::open(data.join("host/journal")).map_err(io_error)?;
         let shared = Shared {
-            qemu,
-            journals,
+            hand: Hand::new(qemu, Journals::on(files)),
             progress: Mutex::default(),
             running: Mutex::default(),
             reserved: Mutex::default(),
@@ -103,7 +102,7 @@ impl LocalAgent {
             consoles: Consoles::default(),
             turns: Mutex::default(),
         };
-        for vm in agent.shared.qemu.machines() {
+        for vm in agent.shared.hand.host().machines() {
             agent.consoles.follow(vm, agent.folder(vm));
         }
         Ok(Arc::new(agent))
@@ -153,52 +152,9 @@ impl Shared {
         let _counting = steps::begin(effect.word());
         let progress = Arc::new(Mutex::new(begun("begun")));
         self.progress.lock().expect("no holder panics").insert(id, Arc::clone(&progress));
-        let outcome = self.journaled(id, effect, progress, stop).unwrap_or_else(|error| {
-            let reason = Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
-            let running = self.qemu.state(effect.vm()).is_live();
-            Outcome::Failed(reason, Facts { running, ..Facts::default() })
-        });
+        let outcome = self.hand.perform(id, effect, progress, stop);
         self.progress.lock().expect("no holder panics").remove(&id);
         outcome
-    }
-
-    fn journaled(
-        &self,
-        id: EffectId,
-        effect: &Effect,
-        progress: Arc<Mutex<Progress>>,
-        stop: &Arc<AtomicBool>,
-    ) -> io::Result<Outcome> {
-        let known = self.known(id);
-        if let Known::Ended(outcome) = known {
-            return Ok(outcome);
-        }
-        let mut journal = self.journals.begin(id, effect, progress, Arc::clone(stop))?;
-        let outcome = match known {
-            Known::Begun(notes) => {
-                tracing::info!(%id, effect = effect.word(), "recovering");
-                perform::recover(&self.qemu, effect, &notes, &mut journal, stop)
-            }
-            Known::Nothing | Known::Ended(_) => {
-                perform::perform(&self.qemu, effect, &mut journal, stop)
-            }
-        };
-        // What has happened has happened: without this line it is looked at once more.
-        if let Err(error) = journal.end(&outcome) {
-            tracing::error!(%id, %error, "the end of an effect could not be noted");
-        }
-        Ok(outcome)
-    }
-
-    /// What the journal knows; nothing may be decided before it can be read.
-    fn known(&self, id: EffectId) -> Known {
-        loop {
-            match self.journals.known(id) {
-                Ok(known) => return known,
-                Err(error) => tracing::error!(%id, %error, "the host journal cannot be read"),
-            }
-            std::thread::sleep(std::time::Duration::from_secs(1));
-        }
     }
 
     fn reserve(&self, id: EffectId, effect: &Effect) {
@@ -247,7 +203,7 @@ impl Agent for LocalAgent {
     }
 
     async fn forget(&self, id: EffectId) {
-        self.shared.journals.forget(id);
+        self.shared.hand.forget(id);
     }
 
     fn progress(&self, id: EffectId) -> Option<Progress> {
@@ -294,7 +250,7 @@ impl Agent for LocalAgent {
         let (free, pool_total_bytes) = host::space(&self.pool);
         let reserved: u64 = self.shared.reserved.lock().expect("no holder panics").values().sum();
         HostFacts {
-            capabilities: self.shared.qemu.capabilities().clone(),
+            capabilities: self.shared.hand.host().capabilities().clone(),
             memory_free_bytes,
             memory_total_bytes,
             pool_free_bytes: free.saturating_sub(reserved),
@@ -306,10 +262,10 @@ impl Agent for LocalAgent {
     async fn guests(&self) -> BTreeMap<VmId, VmState> {
         let shared = Arc::clone(&self.shared);
         let look = move || {
-            let machines = shared.qemu.machines();
+            let machines = shared.hand.host().machines();
             let look = |vm| {
-                shared.qemu.tend(vm);
-                (vm, shared.qemu.state(vm))
+                shared.hand.host().tend(vm);
+                (vm, shared.hand.host().state(vm))
             };
             machines.into_iter().map(look).collect()
         };
@@ -329,7 +285,7 @@ impl Agent for LocalAgent {
             return Ok(());
         }
         let refusal = Refusal::new(Code::ConsoleUnavailable).detail("nobody listens there");
-        Err(match &self.shared.qemu.capabilities().shared_console {
+        Err(match &self.shared.hand.host().capabilities().shared_console {
             tintype_model::capability::Support::Yes => refusal.hint("start the virtual machine"),
             tintype_model::capability::Support::No(why) => refusal.hint(why.clone()),
         })

@@ -6,6 +6,7 @@ pub mod diary;
 pub mod fake;
 pub mod firmware;
 pub mod guest_user;
+pub mod host;
 pub mod hypervisor;
 pub mod qemu;
 pub mod steps;
@@ -13,5 +14,6 @@ pub mod volume;
 
 pub use diary::{Diary, Note};
 pub use guest_user::GuestUser;
+pub use host::Host;
 pub use hypervisor::Hypervisor;
 pub use volume::Volume;

@@ -5,6 +5,7 @@
 mod bench;
 
 use bench::{Bench, Host, Remembered, done};
+use tintype_drivers::Hypervisor;
 use tintype_drivers::diary::Scrap;
 use tintype_drivers::fake::Fake;
 use tintype_model::effect::Outcome;
@@ -95,7 +96,7 @@ trait State {
 
 impl State for Fake {
     fn hypervisor_state(&self, vm: VmId) -> VmState {
-        self.hypervisor().state(vm)
+        self.state(vm)
     }
 }
 
@@ -148,7 +149,7 @@ fn an_effect_may_run_twice() {
         let second = if offline {
             bench.perform(&effect, &mut diary)
         } else {
-            bench.host.hypervisor().recover(&effect, &diary.0.clone(), &mut diary)
+            bench.host.recover(&effect, &diary.0.clone(), &mut diary)
         };
         assert!(matches!(first, Outcome::Done(_)), "{first:?}");
         assert!(matches!(second, Outcome::Done(_)), "{second:?}");
@@ -172,8 +173,8 @@ fn an_undo_may_run_twice() {
         bench.perform(&effect, &mut diary);
         bench.host.fail_after(None);
         let notes = diary.0.clone();
-        let first = bench.host.hypervisor().recover(&effect, &notes, &mut diary);
-        let second = bench.host.hypervisor().recover(&effect, &notes, &mut diary);
+        let first = bench.host.recover(&effect, &notes, &mut diary);
+        let second = bench.host.recover(&effect, &notes, &mut diary);
         let is_done = |outcome: &Outcome| matches!(outcome, Outcome::Done(_));
         assert_eq!(is_done(&first), is_done(&second), "{first:?} {second:?}");
         bench.step(&mut operation, Event::Performed(second));

@@ -5,8 +5,8 @@ mod bench;
 use bench::qemu::QemuHost;
 use bench::{Bench, Host, done};
 use std::fs;
-use tintype_drivers::GuestUser;
 use tintype_drivers::qemu::commands::QueryVmGenerationId;
+use tintype_drivers::{GuestUser, Volume};
 use tintype_model::operation::Power;
 use tintype_model::snapshot::Kind;
 
@@ -62,7 +62,7 @@ fn plain_tools_open_every_layer() {
     done(bench.stop(vm));
     let timeline = bench.timeline(vm);
     for layer in timeline.layers.values() {
-        assert!(bench.host.volume().exists(vm, layer.file()));
+        assert!(bench.host.qemu.volume().exists(vm, layer.file()));
         let name = layer.file().name();
         let run = |args: &[&str]| {
             let mut command = std::process::Command::new("qemu-img");

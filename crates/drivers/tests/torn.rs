@@ -4,12 +4,13 @@
 mod bench;
 
 use bench::qemu::QemuHost;
-use bench::{Bench, Host, done};
+use bench::{Bench, done};
 use serde_json::json;
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
+use tintype_drivers::Volume;
 use tintype_drivers::qemu::commands::{
     AddFd, BlockdevAdd, Capability, Cont, Migrate, MigrateSetCapabilities, MigrationStatus,
     QueryMigrate, Stop, Transaction,
@@ -81,7 +82,7 @@ fn tear(bench: &Bench<QemuHost>, vm: VmId, snapshot: SnapshotId) {
     for &disk in &disks {
         let old = timeline.layers[&timeline.active[&disk]].clone();
         let new = LayerFile { id: LayerId(Uuid::new_v4()), format: Format::Qcow2 };
-        bench.host.volume().overlay(vm, new, old.file()).unwrap();
+        bench.host.qemu.volume().overlay(vm, new, old.file()).unwrap();
         instance.qmp().run(&BlockdevAdd(overlay_options(new))).unwrap();
         switches.push(json!({ "type": "blockdev-snapshot", "data": {
             "node": node(old.id), "overlay": node(new.id) } }));

@@ -1,6 +1,5 @@
 //! What is recorded, as it stands on the wire.
 
-use crate::app::now;
 use std::collections::BTreeMap;
 use tintype_model::config::{Accel, Config, Firmware, Network, Platform, Role};
 use tintype_model::operation::{Ending, Forecast, Operation, Phase};
@@ -378,8 +377,12 @@ pub(crate) fn edited(edit: &rest::EditVm) -> String {
     given.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
 
-pub(crate) fn operation(operation: &Operation, progress: Option<Progress>) -> rest::Operation {
-    let eta = progress.as_ref().filter(|_| !operation.has_ended()).and_then(eta);
+pub(crate) fn operation(
+    operation: &Operation,
+    progress: Option<Progress>,
+    now: Moment,
+) -> rest::Operation {
+    let eta = progress.as_ref().filter(|_| !operation.has_ended()).and_then(|p| eta(p, now));
     let (fraction, step) = match (&operation.phase, progress) {
         (Phase::Queued, _) => (0.0, "in line behind another operation".to_owned()),
         (Phase::Waiting, _) => (0.0, "waiting for background work to give way".to_owned()),
@@ -410,11 +413,10 @@ pub(crate) fn operation(operation: &Operation, progress: Option<Progress>) -> re
 
 /// When what is done now will have ended if it goes on as it did; nothing while that would be a
 /// guess.
-fn eta(progress: &Progress) -> Option<String> {
+fn eta(progress: &Progress, now: Moment) -> Option<String> {
     if progress.fraction < 0.05 {
         return None;
     }
-    let now = now();
     let elapsed = (now.0 - progress.since.0) as f64;
     let left = elapsed / progress.fraction * (1.0 - progress.fraction);
     Some(Moment(now.0 + left as i64).to_rfc3339())

@@ -20,7 +20,7 @@ use tintype_agent::{Helpers, LocalAgent};
 use tintype_drivers::qemu::{self, PageServers};
 use tintype_drivers::steps;
 use tintype_model::config::Accel as ModelAccel;
-use tintype_server::app::App;
+use tintype_server::app::{App, Machine};
 use tintype_server::{Gate, router};
 use tintype_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -136,7 +136,7 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
         .map_err(|error| Failure::plain("this host cannot run guests", error.to_string()))?;
     let store = Store::open(&data.join("tintype.db"))
         .map_err(|error| cannot_use(&data.join("tintype.db"), &error))?;
-    let app = App::start(store, agent, &host_name())
+    let app = App::start(store, agent, Arc::new(Machine), &host_name())
         .await
         .map_err(|error| cannot_use(&data.join("tintype.db"), &error))?;
     let names: Vec<String> = args.name.into_iter().chain(config.names).collect();

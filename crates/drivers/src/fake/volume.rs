@@ -2,6 +2,7 @@
 
 use super::{Broken, Fake, FakeLayer};
 use crate::volume::{Volume, VolumeError};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tintype_model::VmId;
 use tintype_model::effect::NewDisk;
@@ -24,6 +25,14 @@ impl Volume for Fake {
         world.step("prepare")?;
         world.machines.entry(vm).or_default();
         Ok(())
+    }
+
+    fn copy_in(&self, _vm: VmId, _from: &Path, _name: &str) -> Result<(), VolumeError> {
+        Ok(self.world().step("copy in")?)
+    }
+
+    fn copy_over(&self, _from: VmId, _to: VmId, _name: &str) -> Result<(), VolumeError> {
+        Ok(self.world().step("copy over")?)
     }
 
     fn create(&self, vm: VmId, disk: &NewDisk) -> Result<(), VolumeError> {

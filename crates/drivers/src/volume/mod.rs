@@ -3,6 +3,7 @@
 pub mod header;
 pub mod qcow2;
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tintype_model::effect::NewDisk;
 use tintype_model::layer::LayerFile;
@@ -46,6 +47,12 @@ pub trait Volume: Send + Sync {
     /// # Errors
     /// When storage fails; so for all methods.
     fn prepare(&self, vm: VmId) -> Result<(), VolumeError>;
+
+    /// Copies a file of the host in, for a machine to keep.
+    fn copy_in(&self, vm: VmId, from: &Path, name: &str) -> Result<(), VolumeError>;
+
+    /// Copies a file that one machine keeps to another, if it is there.
+    fn copy_over(&self, from: VmId, to: VmId, name: &str) -> Result<(), VolumeError>;
 
     /// Makes the first layer of a disk.
     fn create(&self, vm: VmId, disk: &NewDisk) -> Result<(), VolumeError>;
@@ -112,7 +119,7 @@ pub trait Volume: Send + Sync {
 ///
 /// # Errors
 /// A refusal when it is missing, in use, no image, or refers to other files.
-pub fn inspect(path: &std::path::Path) -> Result<Inspected, Refusal> {
+pub fn inspect(path: &Path) -> Result<Inspected, Refusal> {
     use std::os::unix::fs::MetadataExt;
     let name = path.display();
     let missing = |error: std::io::Error| {
@@ -157,7 +164,7 @@ pub fn inspect(path: &std::path::Path) -> Result<Inspected, Refusal> {
 
 /// A read lease is granted only where nobody has the file open for writing: the kernel knows of
 /// every writer, and QEMU's own locks need not be asked.
-fn refuse_if_written(file: &std::fs::File, path: &std::path::Path) -> Result<(), Refusal> {
+fn refuse_if_written(file: &std::fs::File, path: &Path) -> Result<(), Refusal> {
     use std::os::fd::AsRawFd;
     // SAFETY: F_SETLEASE takes two integers; the descriptor is open for the length of the calls.
     let written = unsafe {

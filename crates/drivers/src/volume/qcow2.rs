@@ -58,17 +58,6 @@ impl Qcow2 {
         settle().map_err(|e| failure("settling", path, e))
     }
 
-    /// Copies a file of the host in, for a machine to keep.
-    ///
-    /// # Errors
-    /// When either file fails.
-    pub fn copy_in(&self, vm: VmId, from: &Path, name: &str) -> Result<(), VolumeError> {
-        let to = self.folder(vm).join(name);
-        steps::around("file copy in", || copy(from, &to))
-            .map_err(|e| failure("copying", from, e))?;
-        self.settle(vm, &to)
-    }
-
     /// Runs qemu-img in the machine's folder; kills it when asked to give way.
     fn image(&self, vm: VmId, args: &[&str], give_way: &AtomicBool) -> Result<(), VolumeError> {
         self.image_or(vm, args, None, give_way)
@@ -131,6 +120,21 @@ impl Volume for Qcow2 {
             File::open(&self.root)?.sync_all()
         };
         steps::around("file make folder", prepare).map_err(|e| failure("making", &folder, e))
+    }
+
+    fn copy_in(&self, vm: VmId, from: &Path, name: &str) -> Result<(), VolumeError> {
+        let to = self.folder(vm).join(name);
+        steps::around("file copy in", || copy(from, &to))
+            .map_err(|e| failure("copying", from, e))?;
+        self.settle(vm, &to)
+    }
+
+    fn copy_over(&self, from: VmId, to: VmId, name: &str) -> Result<(), VolumeError> {
+        let file = self.folder(from).join(name);
+        if !file.exists() {
+            return Ok(());
+        }
+        self.copy_in(to, &file, name)
     }
 
     fn create(&self, vm: VmId, disk: &NewDisk) -> Result<(), VolumeError> {

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use tintype_drivers::diary::Scrap;
 use tintype_drivers::fake::Fake;
-use tintype_drivers::{Hypervisor, Volume};
 use tintype_model::change::Change;
 use tintype_model::config::{Config, Disk, Firmware, Kernel, Role};
 use tintype_model::effect::{Effect, Facts, NewDisk, Outcome, Source};
@@ -39,10 +38,8 @@ pub struct Remembered {
     pub disks: Vec<u64>,
 }
 
-/// A host that machines run on, real or not.
-pub trait Host {
-    fn hypervisor(&self) -> &dyn Hypervisor;
-    fn volume(&self) -> &dyn Volume;
+/// A host that machines run on, real or not, with guests that can be asked.
+pub trait Host: tintype_drivers::Host {
     /// Makes what a machine boots from.
     fn make_boot_files(&self, vm: VmId);
     /// Waits until a guest has booted.
@@ -57,14 +54,6 @@ pub trait Host {
 }
 
 impl Host for Fake {
-    fn hypervisor(&self) -> &dyn Hypervisor {
-        self
-    }
-
-    fn volume(&self) -> &dyn Volume {
-        self
-    }
-
     fn make_boot_files(&self, _vm: VmId) {}
 
     fn wait_until_up(&self, _vm: VmId) {}

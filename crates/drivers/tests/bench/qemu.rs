@@ -1,13 +1,11 @@
 //! Real QEMU with the test guest.
 
 use super::{Host, Remembered};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -19,7 +17,7 @@ use tintype_witness::Guest;
 pub struct QemuHost {
     pub qemu: Qemu,
     root: TempDir,
-    guests: RefCell<BTreeMap<VmId, Rc<Guest>>>,
+    guests: Mutex<BTreeMap<VmId, Arc<Guest>>>,
 }
 
 impl QemuHost {
@@ -30,17 +28,17 @@ impl QemuHost {
         thread::spawn(move || run_watchdog(theirs));
         let watch = Arc::new(Watch::over(ours).unwrap());
         let qemu = Qemu::new(root.path().to_owned(), capabilities, watch, PageServers::Threads);
-        Self { qemu, root, guests: RefCell::default() }
+        Self { qemu, root, guests: Mutex::default() }
     }
 
     pub fn folder(&self, vm: VmId) -> Folder {
         Folder::new(self.root.path().join(vm.to_string()), None)
     }
 
-    pub fn guest(&self, vm: VmId) -> Rc<Guest> {
+    pub fn guest(&self, vm: VmId) -> Arc<Guest> {
         let link = self.folder(vm).console_link();
-        let mut guests = self.guests.borrow_mut();
-        Rc::clone(guests.entry(vm).or_insert_with(|| Rc::new(Guest::follow(link))))
+        let mut guests = self.guests.lock().unwrap();
+        Arc::clone(guests.entry(vm).or_insert_with(|| Arc::new(Guest::follow(link))))
     }
 }
 
@@ -50,7 +48,7 @@ fn guest_file(name: &str) -> PathBuf {
     file
 }
 
-impl Host for QemuHost {
+impl tintype_drivers::Host for QemuHost {
     fn hypervisor(&self) -> &dyn Hypervisor {
         &self.qemu
     }
@@ -58,7 +56,9 @@ impl Host for QemuHost {
     fn volume(&self) -> &dyn Volume {
         self.qemu.volume()
     }
+}
 
+impl Host for QemuHost {
     fn make_boot_files(&self, vm: VmId) {
         self.qemu.volume().copy_in(vm, &guest_file("vmlinuz"), "kernel").unwrap();
         self.qemu.volume().copy_in(vm, &guest_file("initrd.gz"), "initrd").unwrap();

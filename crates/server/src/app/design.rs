@@ -1,6 +1,6 @@
 //! The design of new machines, disks and clones: what is asked for, checked, as the model has it.
 
-use super::{Answer, App};
+use super::{Answer, App, Ground};
 use tintype_model::access::{Action, Caller};
 use tintype_model::change::Change;
 use tintype_model::config::{Config, Disk, Firmware, Kernel, Network, Nic, Platform, Role};
@@ -10,7 +10,6 @@ use tintype_model::refusal::Code;
 use tintype_model::{DiskId, LayerId, Refusal};
 use tintype_wire::agent::HostFacts;
 use tintype_wire::rest;
-use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 /// Most processors of one machine.
@@ -48,7 +47,10 @@ impl App {
             room += bytes;
         }
         if firmware == Firmware::Uefi {
-            disks.push((Role::Firmware, new_disk(0, Format::Qcow2, Source::FirmwareTemplate)));
+            disks.push((
+                Role::Firmware,
+                new_disk(&*self.ground, 0, Format::Qcow2, Source::FirmwareTemplate),
+            ));
         }
         if host.pool_free_bytes < room {
             return Err(pool_full(host.pool_free_bytes, room));
@@ -58,7 +60,7 @@ impl App {
             memory_bytes: new.memory_bytes,
             firmware,
             kernel: self.kernel(new).await?,
-            nics: nics(caller, &new.networks, &[])?,
+            nics: nics(&*self.ground, caller, &new.networks, &[])?,
             disks: disks
                 .iter()
                 .map(|(role, disk)| Disk {
@@ -78,12 +80,12 @@ impl App {
             (Some(file), None) => {
                 let found = self.agent.inspect(file.clone()).await?;
                 let source = Source::File(file.clone());
-                let disk = new_disk(found.size_bytes, found.format, source);
+                let disk = new_disk(&*self.ground, found.size_bytes, found.format, source);
                 Ok((disk, found.allocated_bytes))
             }
             (None, Some(size)) => {
                 check_disk_size(size)?;
-                Ok((new_disk(size, Format::Qcow2, Source::Empty), MIB))
+                Ok((new_disk(&*self.ground, size, Format::Qcow2, Source::Empty), MIB))
             }
             (Some(_), Some(_)) | (None, None) => Err(Refusal::new(Code::InvalidRequest)
                 .detail("a disk has either a size or a file")
@@ -165,13 +167,18 @@ fn platform(host: &HostFacts) -> Platform {
 }
 
 /// Network cards; one in the same place as before keeps its address.
-pub(super) fn nics(caller: &Caller, networks: &[String], before: &[Nic]) -> Answer<Vec<Nic>> {
+pub(super) fn nics(
+    ground: &dyn Ground,
+    caller: &Caller,
+    networks: &[String],
+    before: &[Nic],
+) -> Answer<Vec<Nic>> {
     let nic = |(n, text): (usize, &String)| {
         let network = network(text)?;
         if matches!(network, Network::Tap(_)) {
             caller.may_ever(Action::UseHost)?;
         }
-        let mac = before.get(n).map_or_else(new_mac, |nic| nic.mac.clone());
+        let mac = before.get(n).map_or_else(|| new_mac(ground), |nic| nic.mac.clone());
         Ok(Nic { mac, network })
     };
     networks.iter().enumerate().map(nic).collect()
@@ -193,14 +200,14 @@ fn is_interface(name: &str) -> bool {
 }
 
 /// A random hardware address in the range that QEMU uses.
-pub(super) fn new_mac() -> String {
-    let random = Uuid::new_v4().into_bytes();
+pub(super) fn new_mac(ground: &dyn Ground) -> String {
+    let random = ground.fresh().into_bytes();
     format!("52:54:00:{:02x}:{:02x}:{:02x}", random[0], random[1], random[2])
 }
 
-fn new_disk(size_bytes: u64, format: Format, source: Source) -> NewDisk {
-    let layer = LayerFile { id: LayerId(Uuid::new_v4()), format };
-    NewDisk { disk: DiskId(Uuid::new_v4()), layer, size_bytes, source }
+fn new_disk(ground: &dyn Ground, size_bytes: u64, format: Format, source: Source) -> NewDisk {
+    let layer = LayerFile { id: LayerId(ground.fresh()), format };
+    NewDisk { disk: DiskId(ground.fresh()), layer, size_bytes, source }
 }
 
 pub(super) fn first_layers(disks: &[NewDisk]) -> Vec<Change> {

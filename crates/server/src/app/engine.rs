@@ -2,7 +2,7 @@
 //! transaction that reads, asks the model and records.
 
 use super::find::unknown_vm;
-use super::{Answer, App, now, stored};
+use super::{Answer, App, stored};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use tintype_model::refusal::Code;
 use tintype_model::timeline::Timeline;
 use tintype_model::{EffectId, OperationId, Refusal, SnapshotId, VmId};
 use tintype_store::{StoreError, Unit, state_of};
-use uuid::Uuid;
 
 /// How long to wait before a failed database is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -33,13 +32,13 @@ impl App {
         snapshot: Option<SnapshotId>,
     ) -> Answer<Operation> {
         let mut operation = Operation {
-            id: OperationId(Uuid::new_v4()),
+            id: OperationId(self.fresh()),
             vm: timeline.vm.id,
             snapshot,
             command,
             asker,
             phase: Phase::Waiting,
-            created_at: now(),
+            created_at: self.now(),
             ended_at: None,
         };
         let account = timeline.vm.account;
@@ -67,7 +66,7 @@ impl App {
         let account = unit.account(timeline.vm.account)?;
         let (quota, usage) = account.map(|a| (a.quota, a.usage)).unwrap_or_default();
         let conditions =
-            Conditions { capabilities, snapshots_enabled: enabled, quota, usage, at: now() };
+            Conditions { capabilities, snapshots_enabled: enabled, quota, usage, at: self.now() };
         let Operation { id, command, asker, .. } = operation;
         Ok(accept(timeline, *id, command, asker, &conditions))
     }
@@ -126,7 +125,7 @@ impl App {
         if timeline.vm.reclaim.is_some() || folds && must_fold_first(timeline) {
             return Ok(Begun::Waits(operation.vm));
         }
-        let scene = Scene { timeline: &*timeline, at: now(), fresh: &mut Uuid::new_v4 };
+        let scene = Scene { timeline: &*timeline, at: self.now(), fresh: &mut || self.fresh() };
         let step = step(operation, scene, Event::Begin);
         operation.phase = step.phase;
         unit.record(timeline, &step.changes)?;
@@ -243,10 +242,10 @@ impl App {
         mut timeline: Timeline,
         event: Event,
     ) -> Result<After, StoreError> {
-        let at = now();
+        let at = self.now();
         let (vm, account) = (operation.vm, timeline.vm.account);
         let sharers = sharers(&mut unit, &timeline).await?;
-        let scene = Scene { timeline: &timeline, at, fresh: &mut Uuid::new_v4 };
+        let scene = Scene { timeline: &timeline, at, fresh: &mut || self.fresh() };
         let step = step(&operation, scene, event);
         operation.phase = step.phase;
         let gone = step.changes.contains(&Change::VmGone);
@@ -316,8 +315,8 @@ impl App {
                     return Ok(());
                 }
                 Err(refusal) => {
-                    let at = now();
-                    let scene = Scene { timeline: &*timeline, at, fresh: &mut Uuid::new_v4 };
+                    let at = self.now();
+                    let scene = Scene { timeline: &*timeline, at, fresh: &mut || self.fresh() };
                     let step = step(&next, scene, Event::Refused(refusal));
                     next.phase = step.phase;
                     next.ended_at = Some(at);

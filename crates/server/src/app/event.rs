@@ -1,6 +1,6 @@
 //! Events: recorded with what they tell of, listed and followed by whoever sees it.
 
-use super::{Answer, App, now, stored};
+use super::{Answer, App, stored};
 use crate::view;
 use futures::Stream;
 use std::sync::Arc;
@@ -14,22 +14,28 @@ use tintype_wire::rest;
 /// How many events are read at once for who follows them.
 const AT_ONCE: u32 = 500;
 
-/// An event that is about an account.
-pub(super) fn event(user: &str, kind: &str, account: Option<AccountId>, detail: String) -> Event {
-    Event {
-        number: 0,
-        at: now(),
-        user: user.to_owned(),
-        kind: kind.to_owned(),
-        account,
-        vm: None,
-        snapshot: None,
-        operation: None,
-        detail,
-    }
-}
-
 impl App {
+    /// An event that is about an account.
+    pub(super) fn event(
+        &self,
+        user: &str,
+        kind: &str,
+        account: Option<AccountId>,
+        detail: String,
+    ) -> Event {
+        Event {
+            number: 0,
+            at: self.now(),
+            user: user.to_owned(),
+            kind: kind.to_owned(),
+            account,
+            vm: None,
+            snapshot: None,
+            operation: None,
+            detail,
+        }
+    }
+
     /// Records what an operation has come to.
     pub(super) fn tell_of(
         &self,
@@ -47,7 +53,7 @@ impl App {
             vm: Some(operation.vm),
             snapshot: operation.snapshot,
             operation: Some(operation.id),
-            ..event(&operation.asker.name, &kind, Some(account), detail)
+            ..self.event(&operation.asker.name, &kind, Some(account), detail)
         };
         unit.add_event(&event)
     }
@@ -61,7 +67,7 @@ impl App {
         account: Option<AccountId>,
         detail: String,
     ) -> Answer<()> {
-        unit.add_event(&event(&caller.name, kind, account, detail)).map_err(stored)
+        unit.add_event(&self.event(&caller.name, kind, account, detail)).map_err(stored)
     }
 
     /// Wakes who follows events, after they were committed.

@@ -24,7 +24,7 @@ impl App {
     }
 
     async fn expire(self: &Arc<Self>) -> Result<(), StoreError> {
-        let expired = self.store.read().await?.expired_snapshots(super::now())?;
+        let expired = self.store.read().await?.expired_snapshots(self.now())?;
         for (snapshot, vm) in expired {
             self.expire_one(snapshot, vm).await?;
         }

@@ -2,7 +2,6 @@
 //! it is.
 
 use super::App;
-use super::event::event;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +55,12 @@ impl App {
         unit.record(&mut timeline, &[Change::VmState(seen)])?;
         let told = Event {
             vm: Some(known.id),
-            ..event("tintype", "vm-changed", Some(known.account), format!("was {was}, is {is}"))
+            ..self.event(
+                "tintype",
+                "vm-changed",
+                Some(known.account),
+                format!("was {was}, is {is}"),
+            )
         };
         unit.add_event(&told)?;
         unit.commit().await?;

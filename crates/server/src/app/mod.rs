@@ -8,6 +8,7 @@ mod engine;
 mod event;
 mod expiry;
 mod find;
+mod ground;
 mod host;
 mod inventory;
 mod operation;
@@ -21,11 +22,11 @@ mod vm;
 
 pub use disk::DiskSize;
 pub use find::How;
+pub use ground::{Ground, Machine};
 pub use snapshot::{DeleteTarget, SnapshotQuery};
 pub use vm::{Edited, VmQuery};
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tintype_model::capability::Capabilities;
 use tintype_model::refusal::Code;
 use tintype_model::{Moment, Refusal};
@@ -39,6 +40,7 @@ use uuid::Uuid;
 pub struct App {
     store: Store,
     agent: Arc<dyn Agent>,
+    ground: Arc<dyn Ground>,
     host: Host,
     /// What its hypervisor can do.
     capabilities: Capabilities,
@@ -62,9 +64,11 @@ impl App {
     pub async fn start(
         store: Store,
         agent: Arc<dyn Agent>,
+        ground: Arc<dyn Ground>,
         host_name: &str,
     ) -> Result<Arc<Self>, StoreError> {
-        let first = Host { id: Uuid::new_v4(), name: host_name.to_owned(), pool: Uuid::new_v4() };
+        let (id, pool) = (ground.fresh(), ground.fresh());
+        let first = Host { id, name: host_name.to_owned(), pool };
         let mut unit = store.write().await?;
         let host = unit.local_host(&first)?;
         unit.commit().await?;
@@ -72,6 +76,7 @@ impl App {
         let app = Arc::new(Self {
             store,
             agent,
+            ground,
             host,
             capabilities,
             ended: Notify::new(),
@@ -90,6 +95,16 @@ impl App {
         &self.agent
     }
 
+    /// Now.
+    pub fn now(&self) -> Moment {
+        self.ground.now()
+    }
+
+    /// An id that nobody had before.
+    fn fresh(&self) -> Uuid {
+        self.ground.fresh()
+    }
+
     /// The database, for what is remembered of requests.
     pub fn store(&self) -> &Store {
         &self.store
@@ -100,10 +115,4 @@ impl App {
 fn stored(error: StoreError) -> Refusal {
     tracing::error!(%error, "the database failed");
     Refusal::new(Code::Internal).detail(error.to_string())
-}
-
-/// Now.
-pub(crate) fn now() -> Moment {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

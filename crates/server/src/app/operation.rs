@@ -100,6 +100,6 @@ impl App {
             Phase::Performing { id, .. } => self.agent.progress(*id),
             Phase::Queued | Phase::Waiting | Phase::Ended(_) => None,
         };
-        view::operation(operation, progress)
+        view::operation(operation, progress, self.now())
     }
 }

@@ -1,7 +1,7 @@
 //! Domains, accounts and users (C1, R13).
 
 use super::token::hash_password;
-use super::{Answer, App, now, stored};
+use super::{Answer, App, stored};
 use crate::view;
 use tintype_model::access::{Action, Caller, Role};
 use tintype_model::quota::Quota;
@@ -55,10 +55,10 @@ impl App {
         if same.iter().any(|domain| domain.parent == Some(parent.id)) {
             return Err(taken("domain", &new.name));
         }
-        let id = DomainId(Uuid::new_v4());
+        let id = DomainId(self.fresh());
         let lineage = parent.lineage.iter().copied().chain([id]).collect();
         let domain =
-            Domain { id, name: new.name, parent: Some(parent.id), lineage, created_at: now() };
+            Domain { id, name: new.name, parent: Some(parent.id), lineage, created_at: self.now() };
         unit.add_domain(&domain).map_err(stored)?;
         self.tell(&mut unit, caller, "domain-created", None, domain.name.clone())?;
         unit.commit().await.map_err(stored)?;
@@ -135,13 +135,13 @@ impl App {
         view::set(&mut quota.snapshots, new.snapshot_quota.map(view::to_limit));
         view::set(&mut quota.bytes, new.bytes_quota.map(view::to_limit));
         let account = Account {
-            id: AccountId(Uuid::new_v4()),
+            id: AccountId(self.fresh()),
             name: new.name,
             domain: domain.id,
             lineage: domain.lineage,
             quota,
             usage: tintype_model::quota::Usage::default(),
-            created_at: now(),
+            created_at: self.now(),
         };
         unit.add_account(&account).map_err(stored)?;
         let (id, detail) = (Some(account.id), account.name.clone());
@@ -241,13 +241,13 @@ impl App {
             return Err(taken("user", &new.name));
         }
         let user = User {
-            id: UserId(Uuid::new_v4()),
+            id: UserId(self.fresh()),
             account: account.id,
             lineage: account.lineage,
             name: new.name,
             role,
             password,
-            created_at: now(),
+            created_at: self.now(),
         };
         unit.add_user(&user).map_err(stored)?;
         let detail = format!("{}, {}", user.name, role.as_str());

@@ -1,6 +1,6 @@
 //! Profiles: settings for new machines (C23). Changing one touches nothing that exists (C25).
 
-use super::{Answer, App, now, stored};
+use super::{Answer, App, stored};
 use crate::view;
 use tintype_model::access::{Action, Caller};
 use tintype_model::refusal::Code;
@@ -8,7 +8,6 @@ use tintype_model::settings::Settings;
 use tintype_model::{ProfileId, Refusal, name};
 use tintype_store::{DEFAULT_PROFILE, Page, Profile, Unit};
 use tintype_wire::rest;
-use uuid::Uuid;
 
 impl App {
     /// A page of profiles.
@@ -54,8 +53,8 @@ impl App {
         view::set(&mut settings.memory_allowed, new.memory_allowed);
         view::set(&mut settings.protect_snapshots, new.protect_snapshots);
         view::set(&mut settings.snapshot_limit, new.snapshot_limit.map(view::to_limit));
-        let id = ProfileId(Uuid::new_v4());
-        let profile = Profile { id, name: new.name, settings, created_at: now() };
+        let id = ProfileId(self.fresh());
+        let profile = Profile { id, name: new.name, settings, created_at: self.now() };
         let mut unit = self.store.write().await.map_err(stored)?;
         refuse_taken(&mut unit, &profile)?;
         unit.add_profile(&profile).map_err(stored)?;

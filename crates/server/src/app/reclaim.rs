@@ -13,7 +13,6 @@ use tintype_model::operation::Phase;
 use tintype_model::reclaim::{Reclaim, must_fold_first, next_beside};
 use tintype_model::{DiskId, EffectId, OperationId, VmId};
 use tintype_store::StoreError;
-use uuid::Uuid;
 
 /// How long to leave a machine's layers alone after work on them failed.
 const REST: Duration = Duration::from_secs(30);
@@ -79,7 +78,7 @@ impl App {
             return Ok(None);
         };
         let disk = work.disk(&timeline);
-        let id = EffectId(Uuid::new_v4());
+        let id = EffectId(self.fresh());
         let mut timeline = timeline;
         unit.record(&mut timeline, &[Change::VmReclaim(Some(id))])?;
         unit.set_reclaim(vm, &work)?;

@@ -2,7 +2,7 @@
 
 use super::design::{pool_full, refuse_without_memory};
 use super::order::Order;
-use super::{Answer, App, How, now, stored};
+use super::{Answer, App, How, stored};
 use crate::view;
 use std::sync::Arc;
 use tintype_model::access::{Action, Caller};
@@ -20,7 +20,6 @@ use tintype_model::tree::Scope;
 use tintype_model::{Moment, Refusal, SnapshotId, name};
 use tintype_store::{Page, SnapshotFilter, Unit};
 use tintype_wire::rest;
-use uuid::Uuid;
 
 /// Which snapshots to list.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +111,7 @@ impl App {
         let expires_at = new.expires_at.as_deref().map(Moment::from_rfc3339).transpose()?;
         let mut unit = self.store.write().await.map_err(stored)?;
         let timeline = self.load(&mut unit, caller, Action::CreateSnapshot, vm)?;
-        let snapshot = SnapshotId(Uuid::new_v4());
+        let snapshot = SnapshotId(self.fresh());
         let create = CreateSnapshot {
             snapshot,
             name: new.name,
@@ -150,7 +149,7 @@ impl App {
         let mut unit = self.store.write().await.map_err(stored)?;
         let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id)?;
         let snapshot = &timeline.snapshots[&id];
-        let safety = revert.safety.then(|| SnapshotId(Uuid::new_v4()));
+        let safety = revert.safety.then(|| SnapshotId(self.fresh()));
         let to = RevertTo::new(snapshot, power, safety);
         let needs = snapshot.config.memory_bytes;
         let short = match to.after {
@@ -270,7 +269,7 @@ impl App {
                 "never" => None,
                 moment => Some(Moment::from_rfc3339(moment)?),
             };
-            check_expiry(expires_at, now())?;
+            check_expiry(expires_at, self.now())?;
             changes.push(Change::SnapshotChanged(id, SnapshotChange::Expires(expires_at)));
         }
         if let Some(protected) = edit.protected {

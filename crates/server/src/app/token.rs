@@ -1,6 +1,6 @@
 //! Signing in: tokens, which are kept as hashes and shown once, and passwords, which argon2 keeps.
 
-use super::{Answer, App, now, stored};
+use super::{Answer, App, stored};
 use crate::view;
 use argon2::Argon2;
 use argon2::password_hash::rand_core::{OsRng, RngCore};
@@ -14,7 +14,6 @@ use tintype_model::refusal::Code;
 use tintype_model::{Moment, Refusal, TokenId};
 use tintype_store::{FIRST_USER, Page, Token, User};
 use tintype_wire::rest;
-use uuid::Uuid;
 
 /// Shortest password, in characters.
 const PASSWORD_LEAST: usize = 12;
@@ -65,7 +64,7 @@ impl App {
     /// When nobody does.
     pub async fn authenticate(&self, secret: &str) -> Answer<Caller> {
         let mut unit = self.store.read().await.map_err(stored)?;
-        let found = unit.token_by_hash(&hash(secret), now()).map_err(stored)?;
+        let found = unit.token_by_hash(&hash(secret), self.now()).map_err(stored)?;
         let (token, user) = found.ok_or_else(|| {
             Refusal::new(Code::Unauthorized)
                 .hint("send Authorization: Bearer and a token; tintype login makes one")
@@ -82,7 +81,7 @@ impl App {
         from: Option<IpAddr>,
         sign_in: rest::SignIn,
     ) -> Answer<rest::MadeToken> {
-        let (at, by_name) = (now(), format!("name {}", sign_in.user));
+        let (at, by_name) = (self.now(), format!("name {}", sign_in.user));
         if let Some(address) = from {
             self.attempts.count(&format!("address {address}"), at)?;
         }
@@ -97,7 +96,7 @@ impl App {
         };
         self.attempts.forget(&by_name);
         let expires_at = Some(Moment(at.0 + SIGNED_IN_MS));
-        let token = fresh(&user, "signed in".to_owned(), Scope::All, expires_at);
+        let token = self.token_for(&user, "signed in".to_owned(), Scope::All, expires_at);
         self.make(&user.name, &user, token).await
     }
 
@@ -130,7 +129,7 @@ impl App {
         if user.id != caller.user {
             caller.may_ever(Action::ManagePeople)?;
         }
-        let token = fresh(&user, new.name.unwrap_or_default(), scope, expires_at);
+        let token = self.token_for(&user, new.name.unwrap_or_default(), scope, expires_at);
         self.make(&caller.name, &user, token).await
     }
 
@@ -139,7 +138,7 @@ impl App {
         let mut unit = self.store.write().await.map_err(stored)?;
         unit.add_token(&token, &hash(&secret)).map_err(stored)?;
         let detail = format!("{}: {}, {}", user.name, token.name, token.scope.as_str());
-        let event = super::event::event(by, "token-created", Some(user.account), detail);
+        let event = self.event(by, "token-created", Some(user.account), detail);
         unit.add_event(&event).map_err(stored)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
@@ -161,7 +160,7 @@ impl App {
         let first = unit.user(FIRST_USER).map_err(stored)?;
         let first = first.ok_or_else(|| Refusal::new(Code::UnknownUser).detail("admin"))?;
         drop(unit);
-        let token = fresh(&first, "this machine".to_owned(), Scope::All, None);
+        let token = self.token_for(&first, "this machine".to_owned(), Scope::All, None);
         Ok(self.make("tintype", &first, token).await?.secret)
     }
 
@@ -199,6 +198,17 @@ impl App {
         self.spread_news();
         Ok(())
     }
+
+    fn token_for(
+        &self,
+        user: &User,
+        name: String,
+        scope: Scope,
+        expires_at: Option<Moment>,
+    ) -> Token {
+        let (id, created_at) = (TokenId(self.fresh()), self.now());
+        Token { id, user: user.id, name, scope, created_at, expires_at }
+    }
 }
 
 fn caller(token: &Token, user: User) -> Caller {
@@ -211,11 +221,6 @@ fn caller(token: &Token, user: User) -> Caller {
         account: user.account,
         lineage: user.lineage,
     }
-}
-
-fn fresh(user: &User, name: String, scope: Scope, expires_at: Option<Moment>) -> Token {
-    let id = TokenId(Uuid::new_v4());
-    Token { id, user: user.id, name, scope, created_at: now(), expires_at }
 }
 
 /// 256 random bits.

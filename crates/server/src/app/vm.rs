@@ -4,7 +4,7 @@ use super::design::{
     check_memory, check_vcpus, first_layers, new_mac, nics, pool_full, refuse_without_memory,
 };
 use super::order::Order;
-use super::{Answer, App, How, now, stored};
+use super::{Answer, App, Ground, How, stored};
 use crate::view;
 use std::sync::Arc;
 use tintype_model::access::{Action, Caller};
@@ -20,7 +20,6 @@ use tintype_model::vm::{Vm, VmState};
 use tintype_model::{AccountId, DiskId, LayerId, Refusal, SnapshotId, VmId, name};
 use tintype_store::{DEFAULT_PROFILE, Page, Unit, VmFilter};
 use tintype_wire::rest;
-use uuid::Uuid;
 
 /// Which machines to list.
 #[derive(Clone, Debug, Default)]
@@ -113,7 +112,7 @@ impl App {
         let account = self.find_account(&mut unit, caller, Action::CreateVm, account)?.id;
         let settings = self.first_settings(&mut unit, caller, &new)?;
         refuse_taken(&mut unit, account, &new.name)?;
-        let vm = new_vm(account, new.name, config, settings);
+        let vm = new_vm(&*self.ground, account, new.name, config, settings);
         unit.add_vm(&vm).map_err(stored)?;
         let mut timeline = Timeline::of(vm);
         unit.record(&mut timeline, &first_layers(&disks)).map_err(stored)?;
@@ -222,7 +221,7 @@ impl App {
     ) -> Answer<rest::Plan> {
         let mut unit = self.store.read().await.map_err(stored)?;
         let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
-        let lost = match other_hardware(caller, &timeline, edit)? {
+        let lost = match other_hardware(&*self.ground, caller, &timeline, edit)? {
             Some(set) => set.refuse(&timeline)?,
             None => Vec::new(),
         };
@@ -245,7 +244,7 @@ impl App {
         let mut timeline = self.load(&mut unit, caller, Action::ReadVm, vm)?;
         let id = timeline.vm.id;
         let changes = self.plain_changes(&mut unit, caller, &timeline, &edit)?;
-        let hardware = other_hardware(caller, &timeline, &edit)?;
+        let hardware = other_hardware(&*self.ground, caller, &timeline, &edit)?;
         let in_line = how.queue && timeline.vm.operation.is_some();
         let at_once = match &hardware {
             Some(set) if !in_line => set.at_once(&timeline)?,
@@ -338,8 +337,8 @@ impl App {
         if config.nics.iter().any(|nic| matches!(nic.network, Network::Tap(_))) {
             caller.may_ever(Action::UseHost)?;
         }
-        let (config, disks) = cloned(config);
-        let fresh = new_vm(account, clone.name, config, timeline.vm.settings);
+        let (config, disks) = cloned(&*self.ground, config);
+        let fresh = new_vm(&*self.ground, account, clone.name, config, timeline.vm.settings);
         let command =
             Command::CloneVm(CloneVm { clone: fresh.id, from, linked: clone.linked, disks });
         unit.add_vm(&fresh).map_err(stored)?;
@@ -355,6 +354,7 @@ impl App {
 
 /// The hardware that is asked for, if it is other than what the machine has.
 fn other_hardware(
+    ground: &dyn Ground,
     caller: &Caller,
     timeline: &Timeline,
     edit: &rest::EditVm,
@@ -366,7 +366,8 @@ fn other_hardware(
         check_memory(memory_bytes)?;
     }
     let before = &timeline.vm.config.nics;
-    let nics = edit.networks.as_ref().map(|networks| nics(caller, networks, before)).transpose()?;
+    let networks = edit.networks.as_ref();
+    let nics = networks.map(|nets| nics(ground, caller, nets, before)).transpose()?;
     let set = SetVm {
         vcpus: edit.vcpus,
         memory_bytes: edit.memory_bytes,
@@ -380,31 +381,37 @@ fn other_hardware(
     Ok(Some(set))
 }
 
-fn new_vm(account: AccountId, name: String, config: Config, settings: Settings) -> Vm {
+fn new_vm(
+    ground: &dyn Ground,
+    account: AccountId,
+    name: String,
+    config: Config,
+    settings: Settings,
+) -> Vm {
     Vm {
-        id: VmId(Uuid::new_v4()),
+        id: VmId(ground.fresh()),
         account,
         name,
         state: VmState::Stopped,
         config,
         settings,
-        generation: Uuid::new_v4(),
+        generation: ground.fresh(),
         current: None,
         operation: None,
         reclaim: None,
-        created_at: now(),
+        created_at: ground.now(),
     }
 }
 
 /// The hardware of a clone: its own disks and addresses.
-fn cloned(config: &Config) -> (Config, Vec<ClonedDisk>) {
+fn cloned(ground: &dyn Ground, config: &Config) -> (Config, Vec<ClonedDisk>) {
     let mut clone = config.clone();
     for nic in &mut clone.nics {
-        *nic = Nic { mac: new_mac(), network: nic.network.clone() };
+        *nic = Nic { mac: new_mac(ground), network: nic.network.clone() };
     }
     let mut disks = Vec::new();
     for disk in &mut clone.disks {
-        let (id, layer) = (DiskId(Uuid::new_v4()), LayerId(Uuid::new_v4()));
+        let (id, layer) = (DiskId(ground.fresh()), LayerId(ground.fresh()));
         let (of, size_bytes) = (disk.id, disk.size_bytes);
         disks.push(ClonedDisk { of, disk: id, layer, role: disk.role, size_bytes });
         *disk = Disk { id, ..disk.clone() };

@@ -2,7 +2,7 @@
 
 use super::BODY_MOST;
 use super::extract::No;
-use crate::app::{App, now};
+use crate::app::App;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
@@ -86,7 +86,7 @@ async fn answer(
     };
     let kept = async {
         let mut unit = app.store().write().await?;
-        unit.remember(token, &key, &known, now())?;
+        unit.remember(token, &key, &known, app.now())?;
         unit.commit().await
     };
     kept.await.map_err(failed)?;

@@ -18,7 +18,7 @@ use tintype_model::refusal::Code;
 use tintype_model::settings::Limit;
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, OperationId, Refusal, VmId};
-use tintype_server::app::{App, How};
+use tintype_server::app::{App, How, Machine};
 use tintype_store::Store;
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
 use tintype_wire::rest;
@@ -190,7 +190,7 @@ impl Scene {
 
 pub async fn start(data: &TempDir, agent: Arc<ToldAgent>) -> Result<Arc<App>> {
     let store = Store::open(&data.path().join("tintype.db"))?;
-    Ok(App::start(store, agent, "host").await?)
+    Ok(App::start(store, agent, Arc::new(Machine), "host").await?)
 }
 
 pub fn new_vm(name: &str) -> rest::NewVm {

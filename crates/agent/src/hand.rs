@@ -1,0 +1,96 @@
+//! The hand on a host: performs each effect once, however often it is sent and whoever dies.
+
+use crate::journal::{Journals, Known};
+use crate::perform;
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use tintype_drivers::Host;
+use tintype_model::effect::{Effect, Facts, Outcome};
+use tintype_model::refusal::Code;
+use tintype_model::{EffectId, Refusal};
+use tintype_wire::agent::Progress;
+
+/// How long to wait before a journal that cannot be read is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A host and the journal of what is done on it.
+#[derive(Debug)]
+pub struct Hand<H> {
+    host: H,
+    journals: Journals,
+}
+
+impl<H: Host> Hand<H> {
+    /// A hand that takes up what the journals know.
+    pub fn new(host: H, journals: Journals) -> Self {
+        Self { host, journals }
+    }
+
+    /// What it acts on.
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// Performs an effect: one that has ended is told again, one that was begun is finished or
+    /// undone. Who calls sees to it that no two are about the same machine.
+    pub fn perform(
+        &self,
+        id: EffectId,
+        effect: &Effect,
+        progress: Arc<Mutex<Progress>>,
+        stop: &Arc<AtomicBool>,
+    ) -> Outcome {
+        self.journaled(id, effect, progress, stop).unwrap_or_else(|error| {
+            let reason = Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
+            let running = self.host.hypervisor().state(effect.vm()).is_live();
+            Outcome::Failed(reason, Facts { running, ..Facts::default() })
+        })
+    }
+
+    fn journaled(
+        &self,
+        id: EffectId,
+        effect: &Effect,
+        progress: Arc<Mutex<Progress>>,
+        stop: &Arc<AtomicBool>,
+    ) -> io::Result<Outcome> {
+        let known = self.known(id);
+        if let Known::Ended(outcome) = known {
+            return Ok(outcome);
+        }
+        let mut journal = self.journals.begin(id, effect, &known, progress, Arc::clone(stop))?;
+        let outcome = match known {
+            Known::Begun(notes) => {
+                tracing::info!(%id, effect = effect.word(), "recovering");
+                perform::recover(&self.host, effect, &notes, &mut journal, stop)
+            }
+            Known::Nothing | Known::Ended(_) => {
+                perform::perform(&self.host, effect, &mut journal, stop)
+            }
+        };
+        // What has happened has happened: without this line it is looked at once more.
+        if let Err(error) = journal.end(&outcome) {
+            tracing::error!(%id, %error, "the end of an effect could not be noted");
+        }
+        Ok(outcome)
+    }
+
+    /// What the journal knows; nothing may be decided before it can be read.
+    fn known(&self, id: EffectId) -> Known {
+        loop {
+            match self.journals.known(id) {
+                Ok(known) => return known,
+                Err(error) => tracing::error!(%id, %error, "the host journal cannot be read"),
+            }
+            thread::sleep(AGAIN);
+        }
+    }
+
+    /// The outcome is recorded elsewhere.
+    pub fn forget(&self, id: EffectId) {
+        self.journals.forget(id);
+    }
+}
