@@ -4,6 +4,7 @@ mod bench;
 mod coverage;
 mod guest;
 mod openapi;
+mod planted;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -35,6 +36,21 @@ enum Task {
     Bench(Bench),
     /// Kill tintype at every step of every kind of effect, several rounds
     Kills,
+    /// Run simulated worlds, optimised and on every processor
+    Sim {
+        /// How many
+        #[arg(long, default_value_t = 1_000_000)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+    },
+    /// Plant bugs into a copy of the sources and see that the simulator finds them
+    Planted {
+        /// Look for seeds that find them, and write these down
+        #[arg(long)]
+        hunt: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -68,7 +84,15 @@ fn main() -> Result<()> {
         Task::Bench(Bench::Lists { machines, each }) => bench::lists(root, machines, each),
         Task::Bench(Bench::Shutter { memory, runs }) => bench::shutter(root, &memory, runs),
         Task::Kills => kills(root),
+        Task::Sim { seeds, from } => sim(root, seeds, from),
+        Task::Planted { hunt } => planted::planted(root, hunt),
     }
+}
+
+fn sim(root: &Path, seeds: u64, from: u64) -> Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root).args(["run", "--quiet", "--release", "--package", "tintype-sim", "--"]);
+    guest::run(cargo.args(["--seeds", &seeds.to_string(), "--from", &from.to_string()]))
 }
 
 fn kills(root: &Path) -> Result<()> {

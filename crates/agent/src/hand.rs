@@ -1,7 +1,9 @@
 //! The hand on a host: performs each effect once, however often it is sent and whoever dies.
 
 use crate::journal::{Journals, Known};
+use crate::litter::Litter;
 use crate::perform;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -21,12 +23,22 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Hand<H> {
     host: H,
     journals: Journals,
+    /// What effects have left; their journals stay until it is gone.
+    litter: Mutex<BTreeMap<EffectId, Left>>,
+}
+
+/// What an effect has left.
+#[derive(Clone, Debug)]
+struct Left {
+    litter: Litter,
+    /// Whether the outcome is recorded elsewhere, so that it may go.
+    forgotten: bool,
 }
 
 impl<H: Host> Hand<H> {
     /// A hand that takes up what the journals know.
     pub fn new(host: H, journals: Journals) -> Self {
-        Self { host, journals }
+        Self { host, journals, litter: Mutex::default() }
     }
 
     /// What it acts on.
@@ -43,11 +55,18 @@ impl<H: Host> Hand<H> {
         progress: Arc<Mutex<Progress>>,
         stop: &Arc<AtomicBool>,
     ) -> Outcome {
-        self.journaled(id, effect, progress, stop).unwrap_or_else(|error| {
+        let outcome = self.journaled(id, effect, progress, stop).unwrap_or_else(|error| {
             let reason = Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
             let running = self.host.hypervisor().state(effect.vm()).is_live();
             Outcome::Failed(reason, Facts { running, ..Facts::default() })
-        })
+        });
+        // What failed once may succeed when it is sent again: only how it ended last counts.
+        let mut all = self.litter.lock().expect("no holder panics");
+        match Litter::of(effect, &outcome) {
+            Some(litter) => all.insert(id, Left { litter, forgotten: false }),
+            None => all.remove(&id),
+        };
+        outcome
     }
 
     fn journaled(
@@ -89,8 +108,42 @@ impl<H: Host> Hand<H> {
         }
     }
 
-    /// The outcome is recorded elsewhere.
+    /// The outcome is recorded elsewhere: throws the journal away, and what the effect left.
     pub fn forget(&self, id: EffectId) {
-        self.journals.forget(id);
+        let known = self.litter.lock().expect("no holder panics").get(&id).cloned();
+        let litter = known.map(|left| left.litter).or_else(|| {
+            let (effect, outcome) = self.journals.ended(id).ok()??;
+            Litter::of(&effect, &outcome)
+        });
+        self.throw_away(id, litter);
+    }
+
+    /// Forgets every effect but those that are still open elsewhere.
+    pub fn forget_but(&self, open: &BTreeSet<EffectId>) {
+        for id in self.journals.all() {
+            if !open.contains(&id) {
+                self.forget(id);
+            }
+        }
+    }
+
+    /// Tries again to remove what could not be removed.
+    pub fn tidy(&self) {
+        let all = self.litter.lock().expect("no holder panics").clone();
+        for (id, left) in all.into_iter().filter(|(_, left)| left.forgotten) {
+            self.throw_away(id, Some(left.litter));
+        }
+    }
+
+    fn throw_away(&self, id: EffectId, litter: Option<Litter>) {
+        let gone = litter.as_ref().is_none_or(|litter| litter.remove(&self.host));
+        if gone {
+            self.journals.forget(id);
+        }
+        let mut all = self.litter.lock().expect("no holder panics");
+        match litter.filter(|_| !gone) {
+            Some(litter) => all.insert(id, Left { litter, forgotten: true }),
+            None => all.remove(&id),
+        };
     }
 }

@@ -49,6 +49,9 @@ pub trait Shelf: Send + Sync + std::fmt::Debug {
 
     /// Throws the journal of an effect away.
     fn remove(&self, id: EffectId);
+
+    /// The effects that have a journal.
+    fn all(&self) -> Vec<EffectId>;
 }
 
 /// What is written on.
@@ -72,11 +75,10 @@ impl Journals {
         Self { shelf: Box::new(shelf) }
     }
 
-    /// What is known of an effect. A line that was not written whole is as if not written.
+    /// What is known of an effect.
     pub(crate) fn known(&self, id: EffectId) -> io::Result<Known> {
-        let Some(text) = self.shelf.read(id)? else { return Ok(Known::Nothing) };
         let mut known = Known::Nothing;
-        for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
+        for line in self.lines(id)? {
             known = match (known, line) {
                 (Known::Begun(mut notes), Line::Noted(note)) => {
                     notes.push(note);
@@ -88,6 +90,30 @@ impl Journals {
             };
         }
         Ok(known)
+    }
+
+    /// An effect and how it ended, if it did.
+    pub(crate) fn ended(&self, id: EffectId) -> io::Result<Option<(Effect, Outcome)>> {
+        let (mut begun, mut ended) = (None, None);
+        for line in self.lines(id)? {
+            match line {
+                Line::Begun(effect) => begun = Some(*effect),
+                Line::Noted(_) => {}
+                Line::Ended(outcome) => ended = Some(outcome),
+            }
+        }
+        Ok(begun.zip(ended))
+    }
+
+    /// What is written of an effect. A line that was not written whole is as if not written.
+    fn lines(&self, id: EffectId) -> io::Result<Vec<Line>> {
+        let text = self.shelf.read(id)?.unwrap_or_default();
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// The effects that have a journal.
+    pub(crate) fn all(&self) -> Vec<EffectId> {
+        self.shelf.all()
     }
 
     /// Begins a journal, durably, or opens the one in which this much is known.
@@ -155,6 +181,12 @@ impl Shelf for Files {
 
     fn remove(&self, id: EffectId) {
         let _ = fs::remove_file(self.path(id));
+    }
+
+    fn all(&self) -> Vec<EffectId> {
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let id = |file: fs::DirEntry| file.path().file_stem()?.to_str()?.parse().ok();
+        files.filter_map(id).collect()
     }
 }
 

@@ -6,6 +6,7 @@ mod disks;
 mod hand;
 mod host;
 mod journal;
+mod litter;
 mod local;
 mod perform;
 

@@ -5,7 +5,7 @@ use crate::hand::Hand;
 use crate::host;
 use crate::journal::{Files, Journals, begun};
 use async_trait::async_trait;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -206,6 +206,10 @@ impl Agent for LocalAgent {
         self.shared.hand.forget(id);
     }
 
+    async fn forget_but(&self, open: BTreeSet<EffectId>) {
+        self.shared.hand.forget_but(&open);
+    }
+
     fn progress(&self, id: EffectId) -> Option<Progress> {
         let all = self.shared.progress.lock().expect("no holder panics");
         all.get(&id).map(|progress| progress.lock().expect("no holder panics").clone())
@@ -262,6 +266,7 @@ impl Agent for LocalAgent {
     async fn guests(&self) -> BTreeMap<VmId, VmState> {
         let shared = Arc::clone(&self.shared);
         let look = move || {
+            shared.hand.tidy();
             let machines = shared.hand.host().machines();
             let look = |vm| {
                 shared.hand.host().tend(vm);

@@ -1,11 +1,13 @@
 //! How much an account may have in snapshots, and has (E13 says "not supported"; we go beyond).
 
+use crate::id::LayerId;
 use crate::layer::Layer;
 use crate::refusal::{Code, Refusal};
 use crate::settings::Limit;
 use crate::snapshot::{Kind, Snapshot, SnapshotState};
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What a create reserves beside the memory: device state, and what new layers take at once.
 pub const MARGIN_BYTES: u64 = 32 << 20;
@@ -86,9 +88,15 @@ impl Timeline {
         }
     }
 
-    /// The layers that are this machine's alone and that no guest writes to.
+    /// The layers that no guest writes to. What another machine has as well counts where a snapshot
+    /// holds it: what a linked clone lies on is not the clone's, and cloning makes nobody's
+    /// snapshots cost less.
     fn frozen(&self) -> impl Iterator<Item = &Layer> {
-        let is_active = |id| self.active.values().any(|&active| active == id);
-        self.layers.values().filter(move |layer| !layer.shared && !is_active(layer.id))
+        let active: BTreeSet<LayerId> = self.active.values().copied().collect();
+        let held = self.snapshots.values().flat_map(|snapshot| snapshot.layers.values());
+        let held: BTreeSet<LayerId> = held.copied().collect();
+        self.layers.values().filter(move |layer| {
+            !active.contains(&layer.id) && (!layer.shared || held.contains(&layer.id))
+        })
     }
 }

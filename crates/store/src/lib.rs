@@ -46,6 +46,7 @@ use writer::{Turn, Writer};
 const SCHEMA: &[M<'_>] = &[
     M::up(include_str!("../migrations/0001_timeline.sql")),
     M::up(include_str!("../migrations/0002_people.sql")),
+    M::up(include_str!("../migrations/0003_sharing.sql")),
 ];
 
 /// How many statements a connection keeps prepared.
@@ -119,13 +120,15 @@ impl Store {
         Ok(Self { readers: Some(readers), writer: Arc::new(Writer::with_committer(writes)) })
     }
 
-    /// Makes a database that lives in memory, with no thread of its own.
+    /// Makes a database that lives in memory, with no thread of its own. Each commit is taken back
+    /// if `fails` says so, as when the disk is full.
     ///
     /// # Errors
     /// When there is no memory.
-    pub fn in_memory() -> Result<Self, StoreError> {
+    pub fn in_memory(fails: impl FnMut() -> bool + Send + 'static) -> Result<Self, StoreError> {
         let mut both = connect(Path::new(":memory:"), OpenFlags::default())?;
         Migrations::from_slice(SCHEMA).to_latest(&mut both)?;
+        both.commit_hook(Some(fails))?;
         Ok(Self { readers: None, writer: Arc::new(Writer::without_committer(both)) })
     }
 

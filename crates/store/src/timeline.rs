@@ -3,13 +3,13 @@
 use crate::codec::{count, from_word, id, json, maybe_id, number, word};
 use crate::sql::{Row, sql};
 use crate::{StoreError, Unit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tintype_model::change::Change;
 use tintype_model::layer::Layer;
 use tintype_model::quota::Usage;
 use tintype_model::reclaim::{freed_by_each, next};
 use tintype_model::timeline::Timeline;
-use tintype_model::{AccountId, SnapshotId, VmId};
+use tintype_model::{AccountId, LayerId, SnapshotId, VmId};
 
 const STATE: &str = "UPDATE vm SET state = $1 WHERE id = $2";
 const CONFIG: &str = "UPDATE vm SET config = $1 WHERE id = $2";
@@ -19,24 +19,6 @@ const GENERATION: &str = "UPDATE vm SET generation = $1 WHERE id = $2";
 const CURRENT_SNAPSHOT: &str = "UPDATE vm SET current_snapshot = $1 WHERE id = $2";
 const OPERATION: &str = "UPDATE vm SET operation = $1 WHERE id = $2";
 const RECLAIM: &str = "UPDATE vm SET reclaim = $1 WHERE id = $2";
-
-/// What is derived of a timeline and kept beside it, for lists and quotas.
-struct Totals {
-    usage: Usage,
-    frees: BTreeMap<SnapshotId, u64>,
-    /// Whether there is work to do on the layers.
-    restless: bool,
-}
-
-impl Totals {
-    fn of(timeline: &Timeline) -> Self {
-        Self {
-            usage: timeline.usage(),
-            frees: freed_by_each(timeline),
-            restless: timeline.vm.reclaim.is_some() || next(timeline).is_some(),
-        }
-    }
-}
 
 impl Unit {
     /// The timeline of a machine.
@@ -51,9 +33,7 @@ impl Unit {
         for snapshot in self.snapshots_of(vm)? {
             timeline.snapshots.insert(snapshot.id, snapshot);
         }
-        let layers = sql("SELECT layer.*, EXISTS (SELECT 1 FROM layer AS other
-                WHERE other.id = layer.id AND other.vm <> layer.vm) AS shared
-             FROM layer WHERE vm = $1");
+        let layers = sql("SELECT * FROM layer WHERE vm = $1");
         for layer in self.all(layers.bind(vm.to_string()), layer)? {
             timeline.layers.insert(layer.id, layer);
         }
@@ -75,28 +55,97 @@ impl Unit {
         changes: &[Change],
     ) -> Result<(), StoreError> {
         let (vm, account) = (timeline.vm.id, timeline.vm.account);
-        let before = Totals::of(timeline);
+        // What another machine has done to what is shared with this one was recorded by itself.
+        self.mark_shared(timeline)?;
+        let mut others = self.sharers_if(timeline, changes)?;
+        let was = self.usage_of(vm)?;
+        let frees = freed_by_each(timeline);
         for change in changes {
             self.record_one(vm, account, change)?;
             timeline.apply(change);
         }
-        let after = Totals::of(timeline);
-        for (id, &size) in &after.frees {
-            if before.frees.get(id).copied().unwrap_or(0) != size {
-                self.set_size(*id, size)?;
+        others.extend(self.sharers_if(timeline, changes)?);
+        for &sharer in others.iter().chain(others.first().map(|_| &vm)) {
+            self.record_shared(sharer)?;
+        }
+        self.mark_shared(timeline)?;
+        self.record_totals(timeline, was, &frees)?;
+        for other in others {
+            if let Some(other) = self.timeline(other)? {
+                let (was, frees) = (self.usage_of(other.vm.id)?, BTreeMap::new());
+                self.record_totals(&other, was, &frees)?;
             }
         }
-        if before.usage != after.usage {
-            self.add_usage(account, before.usage, after.usage)?;
+        Ok(())
+    }
+
+    /// What is derived of a timeline and kept beside it.
+    fn record_totals(
+        &mut self,
+        timeline: &Timeline,
+        was: Usage,
+        frees: &BTreeMap<SnapshotId, u64>,
+    ) -> Result<(), StoreError> {
+        for (id, size) in freed_by_each(timeline) {
+            if frees.get(&id).copied().unwrap_or(0) != size {
+                self.set_size(id, size)?;
+            }
         }
-        // Whatever another machine did to what is shared with this one, this is how it is now.
+        let is = timeline.usage();
+        if was != is {
+            self.add_usage(timeline.vm.account, was, is)?;
+        }
+        let restless = timeline.vm.reclaim.is_some() || next(timeline).is_some();
         self.run(
             sql("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3 WHERE id = $4")
-                .bind(number(after.usage.snapshots))
-                .bind(number(after.usage.bytes))
-                .bind(after.restless)
-                .bind(vm.to_string()),
+                .bind(number(is.snapshots))
+                .bind(number(is.bytes))
+                .bind(restless)
+                .bind(timeline.vm.id.to_string()),
         )
+    }
+
+    /// What a machine is recorded to use.
+    fn usage_of(&mut self, vm: VmId) -> Result<Usage, StoreError> {
+        let query = sql("SELECT snapshots, bytes FROM vm WHERE id = $1").bind(vm.to_string());
+        let usage = self.one(query, |row| {
+            Ok(Usage { snapshots: count(row, "snapshots")?, bytes: count(row, "bytes")? })
+        });
+        Ok(usage?.unwrap_or_default())
+    }
+
+    /// The machines that share layers with this one, if it shares any.
+    fn sharers_if(
+        &mut self,
+        timeline: &Timeline,
+        changes: &[Change],
+    ) -> Result<BTreeSet<VmId>, StoreError> {
+        let added = |change: &Change| matches!(change, Change::LayerAdded(layer) if layer.shared);
+        if timeline.layers.values().any(|layer| layer.shared) || changes.iter().any(added) {
+            return Ok(self.sharers(timeline.vm.id)?.into_iter().collect());
+        }
+        Ok(BTreeSet::new())
+    }
+
+    /// Records which layers of a machine another one has as well.
+    fn record_shared(&mut self, vm: VmId) -> Result<(), StoreError> {
+        let query = sql("UPDATE layer SET shared = EXISTS (SELECT 1 FROM layer AS other
+                WHERE other.id = layer.id AND other.vm <> layer.vm)
+             WHERE vm = $1");
+        self.run(query.bind(vm.to_string()))
+    }
+
+    /// Reads which layers another machine has as well.
+    fn mark_shared(&mut self, timeline: &mut Timeline) -> Result<(), StoreError> {
+        let query = sql("SELECT id FROM layer WHERE vm = $1 AND shared");
+        let shared: BTreeSet<LayerId> = self
+            .all(query.bind(timeline.vm.id.to_string()), |row| id(row, "id"))?
+            .into_iter()
+            .collect();
+        for layer in timeline.layers.values_mut() {
+            layer.shared = shared.contains(&layer.id);
+        }
+        Ok(())
     }
 
     fn record_one(

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tintype_model::capability::Capabilities;
 use tintype_model::effect::{Effect, Outcome};
 use tintype_model::layer::Format;
@@ -19,6 +19,9 @@ pub trait Agent: Send + Sync {
 
     /// The outcome is recorded; the agent may forget it.
     async fn forget(&self, id: EffectId);
+
+    /// Of all effects only these are still to be recorded; the agent may forget the others.
+    async fn forget_but(&self, open: BTreeSet<EffectId>);
 
     /// How far an effect is.
     fn progress(&self, id: EffectId) -> Option<Progress>;

@@ -5,7 +5,7 @@ use crate::diary::{Diary, Note};
 use crate::hypervisor::Hypervisor;
 use crate::volume::Volume;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tintype_model::capability::Capabilities;
 use tintype_model::effect::{
     After, Effect, Facts, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
@@ -31,19 +31,56 @@ impl Fake {
         self.state(vm) == VmState::Running
     }
 
+    /// Whether a machine's disks are written to the new layers, as far as that can be known.
+    fn has_switched(&self, take: &TakeSnapshot, notes: &[Note]) -> bool {
+        let active = self.world().guest(take.vm).map(|guest| guest.active.clone());
+        match active {
+            Some(active) => {
+                take.disks.iter().all(|disk| active.get(&disk.disk) == Some(&disk.overlay))
+            }
+            None => {
+                notes.iter().any(|note| matches!(note, Note::Stopping { .. }))
+                    && take.disks.iter().all(|disk| self.exists(take.vm, disk.overlay_file()))
+            }
+        }
+    }
+
+    /// Leaves the machine as it was.
+    fn give_up(&self, revert: &Revert, code: Code, why: &str) -> Outcome {
+        let vm = revert.launch.vm;
+        for disk in &revert.launch.disks {
+            let _ = Volume::remove(self, vm, disk.chain[0]);
+        }
+        failed(code, why, Facts { running: self.is_running(vm), ..Facts::default() })
+    }
+
+    /// Whether the guest that runs is the one that was gone back to.
+    fn has_gone_back(&self, revert: &Revert) -> bool {
+        let mut disks = revert.launch.disks.iter();
+        self.world().guest(revert.launch.vm).is_some_and(|guest| {
+            disks.all(|disk| guest.active.get(&disk.disk) == Some(&disk.chain[0].id))
+        })
+    }
+
     fn remove_overlays(&self, take: &TakeSnapshot) {
         for disk in &take.disks {
             let _ = Volume::remove(self, take.vm, disk.overlay_file());
         }
     }
 
-    fn shoot(world: &mut World, take: &TakeSnapshot, facts: &mut Facts) -> Result<(), Broken> {
+    fn shoot(
+        world: &mut World,
+        take: &TakeSnapshot,
+        diary: &mut dyn Diary,
+        facts: &mut Facts,
+    ) -> Result<(), Broken> {
         world.step("open overlays")?;
         world.step("stop")?;
         let Some(guest) = world.guest(take.vm) else {
             return Err(Broken("there is no guest"));
         };
         let ram = guest.ram.clone();
+        diary.note(Note::Stopping { at_ms: 0 }).map_err(|_| Broken("nothing can be noted"))?;
         world.step("switch")?;
         if let Some(guest) = world.guest(take.vm) {
             for disk in &take.disks {
@@ -52,6 +89,10 @@ impl Fake {
         }
         facts.switched = true;
         facts.pause_ms = Some(0);
+        diary.note(Note::Switched).map_err(|_| Broken("the switch cannot be noted"))?;
+        if diary.is_cancelled() {
+            return Err(Broken("cancelled"));
+        }
         if take.memory {
             world.step("protect memory")?;
             world.step("save memory")?;
@@ -62,7 +103,7 @@ impl Fake {
         Ok(())
     }
 
-    fn go_back(world: &mut World, revert: &Revert) -> Result<(), Broken> {
+    fn go_back(world: &mut World, revert: &Revert, diary: &mut dyn Diary) -> Result<(), Broken> {
         let vm = revert.launch.vm;
         let mut ram = BTreeMap::new();
         if revert.after == After::Resumed {
@@ -73,6 +114,7 @@ impl Fake {
                 _ => return Err(Broken("the memory is damaged")),
             }
         }
+        diary.note_durably(Note::Committed).map_err(|_| Broken("nothing can be noted"))?;
         world.step("switch guests")?;
         let machine = world.machines.entry(vm).or_default();
         machine.guest = match revert.after {
@@ -182,11 +224,9 @@ impl Hypervisor for Fake {
             facts.running = self.is_running(take.vm);
             return Outcome::Failed(silent, facts);
         }
-        let result = Self::shoot(&mut self.world(), take, &mut facts);
+        let result = Self::shoot(&mut self.world(), take, diary, &mut facts);
         facts.running = self.is_running(take.vm);
-        if facts.switched {
-            let _ = diary.note(Note::Switched);
-        } else {
+        if !facts.switched {
             self.remove_overlays(take);
         }
         match result {
@@ -198,27 +238,24 @@ impl Hypervisor for Fake {
         }
     }
 
-    fn revert(&self, revert: &Revert, _diary: &mut dyn Diary) -> Outcome {
-        let result = Self::go_back(&mut self.world(), revert);
-        let running = self.is_running(revert.launch.vm);
+    fn revert(&self, revert: &Revert, diary: &mut dyn Diary) -> Outcome {
+        let result = Self::go_back(&mut self.world(), revert, diary);
         match result {
-            Ok(()) => Outcome::Done(Facts { switched: true, running, ..Facts::default() }),
-            Err(Broken(what)) => {
-                for disk in &revert.launch.disks {
-                    let _ = Volume::remove(self, revert.launch.vm, disk.chain[0]);
-                }
-                failed(Code::LoadFailed, what, Facts { running, ..Facts::default() })
+            Ok(()) => {
+                let running = self.is_running(revert.launch.vm);
+                Outcome::Done(Facts { switched: true, running, ..Facts::default() })
             }
+            Err(Broken(what)) => self.give_up(revert, Code::LoadFailed, what),
         }
     }
 
-    /// What this host knows is in its memory, which a crash of tintype does not touch: what was
-    /// switched has happened, what was not has not.
+    /// What this host knows is in its memory, which a crash of tintype does not touch. Of a guest
+    /// that is gone it is not known whether it wrote to the new layers: they are kept.
     fn recover(&self, effect: &Effect, notes: &[Note], diary: &mut dyn Diary) -> Outcome {
         match effect {
             Effect::TakeSnapshot(take) => {
                 let running = self.is_running(take.vm);
-                let switched = notes.contains(&Note::Switched);
+                let switched = self.has_switched(take, notes);
                 let saved = self
                     .world()
                     .machines
@@ -234,7 +271,13 @@ impl Hypervisor for Fake {
                 }
                 failed(Code::Interrupted, "interrupted", facts)
             }
-            Effect::Revert(revert) => self.revert(revert, diary),
+            Effect::Revert(revert) if self.has_gone_back(revert) => {
+                Outcome::Done(Facts { switched: true, running: true, ..Facts::default() })
+            }
+            Effect::Revert(revert) if notes.contains(&Note::Committed) => {
+                self.revert(revert, diary)
+            }
+            Effect::Revert(revert) => self.give_up(revert, Code::Interrupted, "interrupted"),
             Effect::StartVm(launch) => self.start(launch),
             Effect::StopVm(stop) => self.stop(stop),
             Effect::DeleteVm { vm } => Hypervisor::remove(self, *vm),
@@ -249,7 +292,10 @@ impl Hypervisor for Fake {
         }
     }
 
-    fn reclaim(&self, vm: VmId, work: &Reclaim, _give_way: &AtomicBool) -> Outcome {
+    fn reclaim(&self, vm: VmId, work: &Reclaim, give_way: &AtomicBool) -> Outcome {
+        if give_way.load(Ordering::SeqCst) {
+            return Outcome::Yielded;
+        }
         match self.work(vm, work) {
             Ok(()) => Outcome::Done(Facts::default()),
             Err(error) => failed(Code::StorageFailed, &error.to_string(), Facts::default()),

@@ -2,10 +2,13 @@
 //! fail at any of their steps. It passes the same contract suite (`tests/contract.rs`).
 
 mod hypervisor;
+mod sight;
 mod volume;
 
+pub use sight::Blocks;
+
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::config::{Accel, Platform};
 use tintype_model::settings::Limit;
@@ -17,12 +20,17 @@ pub struct Fake {
     world: Mutex<World>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct World {
     machines: BTreeMap<VmId, Machine>,
     /// How many steps still succeed; none is counted when nothing shall fail.
     good_steps: Option<u32>,
+    /// Asked before each step.
+    fate: Option<Fate>,
 }
+
+/// Says before a step whether it succeeds; it may unwind instead, as if all died there.
+type Fate = Box<dyn FnMut(&'static str) -> bool + Send>;
 
 #[derive(Debug, Default)]
 struct Machine {
@@ -79,7 +87,13 @@ impl Default for Fake {
 
 impl Fake {
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("no holder panics")
+        // Whoever was unwound by fate has left everything as it was before the step.
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `fate` asked before each step whether it succeeds.
+    pub fn obey(&self, fate: impl FnMut(&'static str) -> bool + Send + 'static) {
+        self.world().fate = Some(Box::new(fate));
     }
 
     /// Lets so many further steps succeed and then fails one; `None` lets all succeed.
@@ -158,6 +172,9 @@ impl Fake {
 impl World {
     /// Counts a step; fails it if it is the one that shall fail.
     fn step(&mut self, what: &'static str) -> Result<(), Broken> {
+        if self.fate.as_mut().is_some_and(|fate| !fate(what)) {
+            return Err(Broken(what));
+        }
         match &mut self.good_steps {
             Some(0) => {
                 self.good_steps = None;

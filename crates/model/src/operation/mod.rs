@@ -146,6 +146,16 @@ pub enum Phase {
     Ended(Ending),
 }
 
+impl Phase {
+    /// The effect that is being performed.
+    pub fn effect(&self) -> Option<EffectId> {
+        match self {
+            Self::Performing { id, .. } => Some(*id),
+            Self::Queued | Self::Waiting | Self::Ended(_) => None,
+        }
+    }
+}
+
 /// How an operation ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,6 +4,7 @@
 use super::find::unknown_vm;
 use super::{Answer, App, stored};
 use futures::future::BoxFuture;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::change::Change;
@@ -207,10 +208,7 @@ impl App {
         }
         let timeline = unit.timeline(operation.vm).map_err(stored)?;
         let timeline = timeline.ok_or_else(|| unknown_vm(&operation.vm.to_string()))?;
-        let under_way = match &operation.phase {
-            Phase::Performing { id, .. } => Some(*id),
-            Phase::Queued | Phase::Waiting | Phase::Ended(_) => None,
-        };
+        let under_way = operation.phase.effect();
         let after = self.move_on(unit, operation, timeline, Event::Cancel).await.map_err(stored)?;
         if let Some(effect) = under_way {
             self.agent.cancel(effect);
@@ -332,7 +330,17 @@ impl App {
 
     /// Takes up what was under way when an earlier control plane died.
     pub(super) async fn take_up_operations(self: &Arc<Self>) -> Result<(), StoreError> {
-        let open = self.store.read().await?.open_operations()?;
+        let mut unit = self.store.read().await?;
+        let open = unit.open_operations()?;
+        let mut effects = BTreeSet::new();
+        for operation in &open {
+            effects.extend(operation.phase.effect());
+        }
+        for vm in unit.restless()? {
+            effects.extend(unit.reclaim(vm)?.map(|(id, _)| id));
+        }
+        drop(unit);
+        self.agent.forget_but(effects).await;
         for operation in open {
             match operation.phase {
                 Phase::Performing { .. } => {

@@ -23,9 +23,9 @@ const NUDGE: Duration = Duration::from_millis(200);
 
 /// What came of a piece of work.
 enum Came {
-    /// It is done; there may be more.
+    /// It is done, or gave way; there may be more.
     Done,
-    /// It is done or gave way, and somebody else comes first.
+    /// Somebody else comes first.
     Over,
     /// It failed.
     Failed,
@@ -90,6 +90,7 @@ impl App {
     async fn reclaim(self: &Arc<Self>, vm: VmId, id: EffectId, work: Reclaim) -> Came {
         let work_on = self.agent.perform(id, Effect::Reclaim { vm, work: work.clone() });
         let outcome = tokio::select! {
+            biased;
             outcome = work_on => outcome,
             never = self.keep_giving_way(vm) => match never {},
         };
@@ -110,7 +111,8 @@ impl App {
         }
         match outcome {
             Outcome::Done(_) => Came::Done,
-            Outcome::Yielded => Came::Over,
+            // Who it gave way to may have gone: there may be nobody else to look again.
+            Outcome::Yielded => Came::Done,
             Outcome::Failed(reason, _) => {
                 tracing::warn!(%vm, %reason, "giving space back failed");
                 Came::Failed

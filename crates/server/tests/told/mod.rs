@@ -86,6 +86,8 @@ impl Agent for ToldAgent {
 
     async fn forget(&self, _id: EffectId) {}
 
+    async fn forget_but(&self, _open: BTreeSet<EffectId>) {}
+
     fn progress(&self, _id: EffectId) -> Option<Progress> {
         None
     }
