@@ -5,6 +5,7 @@ mod coverage;
 mod guest;
 mod openapi;
 mod planted;
+mod states;
 mod tidy;
 
 use anyhow::{Result, bail};

@@ -96,22 +96,27 @@ fn build(root: &Path, bugs: &[Bug]) -> Result<PathBuf> {
     }
     for bug in bugs {
         let asleep = format!("std::env::var_os(\"PLANTED\").is_some_and(|p| p == {:?})", bug.name);
-        let file = copy.join(&bug.file);
-        let text = fs::read_to_string(&file)?;
-        let places = text.matches(&bug.text).count();
-        ensure!(places == 1, "{}: its text stands {places} times in {:?}", bug.name, bug.file);
-        fs::write(&file, text.replace(&bug.text, &bug.with.replace("PLANTED", &asleep)))?;
+        replace(&copy.join(&bug.file), &bug.text, &bug.with.replace("PLANTED", &asleep))
+            .with_context(|| bug.name.clone())?;
     }
-    // Beside the real one, with what it depends on built once for both.
-    let manifest = copy.join("crates/sim/Cargo.toml");
-    let text = fs::read_to_string(&manifest)?.replace("name = \"sim\"", "name = \"sim-planted\"");
-    fs::write(&manifest, text)?;
+    // Beside the real one, with what both depend on built once: a version of their own keeps our
+    // crates apart from their copies, which cargo would take for each other.
+    replace(&copy.join("Cargo.toml"), "version = \"0.1.0\"", "version = \"0.1.0-planted\"")?;
+    replace(&copy.join("crates/sim/Cargo.toml"), "name = \"sim\"", "name = \"sim-planted\"")?;
     let target = root.join("target");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(&copy).env("CARGO_TARGET_DIR", &target);
     run(command.args(["build", "--quiet", "--package", "tintype-sim"]))?;
     Ok(target.join("debug/sim-planted"))
+}
+
+/// Puts something in the place of a text that stands once in a file.
+fn replace(file: &Path, text: &str, with: &str) -> Result<()> {
+    let all = fs::read_to_string(file)?;
+    let places = all.matches(text).count();
+    ensure!(places == 1, "its text stands {places} times in {}", file.display());
+    Ok(fs::write(file, all.replace(text, with))?)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {

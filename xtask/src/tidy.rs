@@ -1,5 +1,6 @@
 //! The house rules that a compiler does not know.
 
+use crate::states::{self, STATES};
 use crate::{coverage, openapi};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -50,8 +51,10 @@ pub(crate) fn tidy(root: &Path, write: bool) -> Result<()> {
         openapi::write(root)?;
         fs::write(root.join("docs/coverage.md"), coverage::document(root, &sources)?)?;
         fs::write(root.join(ACCESS), access_document())?;
+        fs::write(root.join(STATES), states::document())?;
     }
-    flaws.extend(stale_access(root));
+    flaws.extend(stale(root, ACCESS, &access_document()));
+    flaws.extend(stale(root, STATES, &states::document()));
     flaws.extend(openapi::flaw(root));
     flaws.extend(stale_coverage(root, &sources)?);
     flaws.extend(wall_flaws(root)?);
@@ -86,9 +89,9 @@ fn access_document() -> String {
     )
 }
 
-fn stale_access(root: &Path) -> Option<String> {
-    let stale = fs::read_to_string(root.join(ACCESS)).unwrap_or_default() != access_document();
-    stale.then(|| format!("{ACCESS} is not what the model says: cargo xtask tidy --write"))
+fn stale(root: &Path, file: &str, document: &str) -> Option<String> {
+    let stale = fs::read_to_string(root.join(file)).unwrap_or_default() != document;
+    stale.then(|| format!("{file} is not what the model says: cargo xtask tidy --write"))
 }
 
 /// Every Rust file of ours.

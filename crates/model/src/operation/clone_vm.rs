@@ -149,17 +149,26 @@ impl CloneVm {
             (Effect::TakeSnapshot(take), Outcome::Done(facts)) => switched(timeline, take, facts),
             _ => Vec::new(),
         };
-        let elsewhere = Some((self.clone, vec![Change::VmGone]));
-        // A copy that came through all the same is removed again.
-        if let (Effect::CloneDisks(_), Outcome::Done(_)) = (effect, outcome) {
-            let next = Next::Then(Box::new(Effect::DeleteVm { vm: self.clone }), None);
-            return Conclusion { changes, elsewhere: None, next };
+        match (effect, outcome) {
+            // A copy that came through all the same is removed again.
+            (Effect::CloneDisks(copy), Outcome::Done(_)) => {
+                let elsewhere = Some((self.clone, self.layers(timeline, copy)));
+                let next = Next::Then(Box::new(Effect::DeleteVm { vm: self.clone }), None);
+                Conclusion { changes, elsewhere, next }
+            }
+            // What cannot be removed stays in sight.
+            (Effect::DeleteVm { .. }, Outcome::Failed(..) | Outcome::Yielded) => {
+                let elsewhere = Some((self.clone, vec![Change::VmOperation(None)]));
+                let next = Next::End(Ending::Failed(failure(outcome)));
+                Conclusion { changes, elsewhere, next }
+            }
+            (effect, _) => {
+                let over = cancelled || matches!(effect, Effect::DeleteVm { .. });
+                let why = || Ending::Failed(failure(outcome));
+                let ending = if over { Ending::Cancelled } else { why() };
+                let elsewhere = Some((self.clone, vec![Change::VmGone]));
+                Conclusion { changes, elsewhere, next: Next::End(ending) }
+            }
         }
-        let ending = if cancelled || matches!(effect, Effect::DeleteVm { .. }) {
-            Ending::Cancelled
-        } else {
-            Ending::Failed(failure(outcome))
-        };
-        Conclusion { changes, elsewhere, next: Next::End(ending) }
     }
 }

@@ -13,7 +13,8 @@
 //!
 //! `accept` refuses or admits and locks the machine; `Begin` plans with the layers as they are
 //! then; `Performed` records what the world did, and plans the next effect where there is one.
-//! What differs between the kinds is in their files.
+//! What differs between the kinds is in their files; `docs/states.md` draws every transition of
+//! each, as found by walking through them.
 
 mod accept;
 mod clone_vm;
