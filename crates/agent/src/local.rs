@@ -265,12 +265,18 @@ impl Agent for LocalAgent {
 
     async fn guests(&self) -> BTreeMap<VmId, VmState> {
         let shared = Arc::clone(&self.shared);
+        let machines = self.shared.hand.host().machines();
+        let machines: Vec<_> = machines.into_iter().map(|vm| (vm, self.turn(vm))).collect();
         let look = move || {
             shared.hand.tidy();
-            let machines = shared.hand.host().machines();
-            let look = |vm| {
-                shared.hand.host().tend(vm);
-                (vm, shared.hand.host().state(vm))
+            let qemu = shared.hand.host();
+            let look = |(vm, turn): (VmId, Arc<AsyncMutex<()>>)| {
+                qemu.tend(vm);
+                // An effect that is performed decides itself whether the guest is held.
+                if let Ok(_turn) = turn.try_lock() {
+                    qemu.wake(vm);
+                }
+                (vm, qemu.state(vm))
             };
             machines.into_iter().map(look).collect()
         };

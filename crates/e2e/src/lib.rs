@@ -2,10 +2,12 @@
 
 mod debian;
 mod pool;
+mod small_pool;
 mod vms;
 mod world;
 
 pub use debian::Debian;
 pub use pool::Pool;
+pub use small_pool::SmallPool;
 pub use vms::{MEMORY_MIB, TestVm, new_vm};
 pub use world::World;

@@ -1,5 +1,6 @@
 //! A server of its own with a data folder of its own, that can be killed and started again.
 
+use crate::small_pool::SmallPool;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,6 +14,7 @@ use tokio::runtime::Runtime;
 
 /// A server and its data.
 pub struct World {
+    small_pool: Option<SmallPool>,
     data: TempDir,
     server: Option<Child>,
     client: Option<Client>,
@@ -33,10 +35,33 @@ impl World {
     /// # Errors
     /// When it does not start.
     pub fn start() -> Result<Self> {
+        Self::start_in(TempDir::new()?, None)
+    }
+
+    /// Starts a server whose pool is a filesystem of its own, of so many MiB.
+    ///
+    /// # Errors
+    /// When it does not start, or the filesystem cannot be made.
+    pub fn start_on_small_pool(mib: u64) -> Result<Self> {
+        let data = TempDir::new()?;
+        let at = data.path().join("pools/default");
+        let pool = SmallPool::mount(&data.path().join("pool.img"), &at, mib)?;
+        Self::start_in(data, Some(pool))
+    }
+
+    fn start_in(data: TempDir, small_pool: Option<SmallPool>) -> Result<Self> {
         let runtime = Runtime::new()?;
-        let mut world = Self { data: TempDir::new()?, server: None, client: None, runtime };
+        let mut world = Self { small_pool, data, server: None, client: None, runtime };
         world.serve(&[])?;
         Ok(world)
+    }
+
+    /// The pool, if it is small.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn small_pool(&self) -> Result<&SmallPool> {
+        self.small_pool.as_ref().context("the pool is not a filesystem of its own")
     }
 
     /// Starts the server again, with further options; one that runs is killed first.

@@ -37,6 +37,8 @@ use crate::guest_user::GuestUser;
 use crate::hypervisor::Hypervisor;
 use crate::volume::Volume;
 use crate::volume::qcow2::Qcow2;
+use commands::Cont;
+use rustix::fs::statvfs;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -50,6 +52,9 @@ use tintype_model::reclaim::Reclaim;
 use tintype_model::refusal::{Code, Refusal};
 use tintype_model::vm::VmState;
 use tintype_model::{SnapshotId, VmId};
+
+/// So much has to be free again before a guest that found no room goes on, in bytes.
+const ROOM: u64 = 16 << 20;
 
 /// QEMU on this host.
 pub struct Qemu {
@@ -140,6 +145,24 @@ impl Qemu {
         {
             folder.let_go_of_memory(number);
         }
+    }
+
+    /// Lets a guest go on that QEMU has stopped because the pool was full, once there is room. Who
+    /// calls sees to it that nothing else is done to the machine meanwhile.
+    pub fn wake(&self, vm: VmId) {
+        let Some(instance) = self.instance(vm) else { return };
+        let stopped = instance.qmp().run_state().is_ok_and(|state| state == "io-error");
+        if stopped && self.room() >= ROOM {
+            tracing::info!(%vm, "there is room again: the guest goes on");
+            if let Err(error) = instance.qmp().run(&Cont {}) {
+                tracing::warn!(%vm, %error, "the guest does not go on");
+            }
+        }
+    }
+
+    /// Free bytes of the pool.
+    fn room(&self) -> u64 {
+        statvfs(&self.root).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
     }
 
     /// The folder of a machine.
