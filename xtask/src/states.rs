@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use tintype_model::capability::{Capabilities, Support};
+use tintype_model::capability::Capabilities;
 use tintype_model::change::Change;
 use tintype_model::config::{Accel, Config, Disk, Firmware, Platform, Role};
 use tintype_model::effect::{After, Facts, NewDisk, Outcome, Source};
@@ -97,32 +97,10 @@ impl Map {
             ids += 1;
             Uuid::from_u128(ids)
         };
-        let id = OperationId(fresh());
-        let mut accepted = before.clone();
-        let capabilities = capabilities();
-        let conditions = Conditions {
-            capabilities: &capabilities,
-            snapshots_enabled: true,
-            quota: Quota::default(),
-            usage: Usage::default(),
-            at: Moment(1),
-        };
-        let changes = accept(before, id, command, &Asker::tintype(), &conditions);
-        let changes = changes.unwrap_or_else(|refusal| panic!("{}: {refusal}", command.kind()));
-        apply(&mut accepted, &changes);
+        let (operation, accepted) = admit(before, command);
         self.note_snapshots(before, &accepted, command.kind());
-        let operation = |phase| Operation {
-            id,
-            vm: before.vm.id,
-            snapshot: None,
-            command: command.clone(),
-            asker: Asker::tintype(),
-            phase,
-            created_at: Moment(1),
-            ended_at: None,
-        };
-        let mut open = vec![(operation(Phase::Queued), before.clone())];
-        open.push((operation(Phase::Waiting), accepted));
+        let queued = Operation { phase: Phase::Queued, ..operation.clone() };
+        let mut open = vec![(queued, before.clone()), (operation, accepted)];
         let mut seen = BTreeSet::new();
         while let Some((operation, timeline)) = open.pop() {
             if !seen.insert(word(&operation.phase)) || operation.has_ended() {
@@ -159,6 +137,34 @@ impl Map {
             }
         }
     }
+}
+
+/// A command that was admitted, and the machine as it is recorded then.
+fn admit(before: &Timeline, command: &Command) -> (Operation, Timeline) {
+    let id = OperationId(Uuid::from_u128(6));
+    let asker = Asker::tintype();
+    let conditions = Conditions {
+        capabilities: &Capabilities::complete("any", platform()),
+        snapshots_enabled: true,
+        quota: Quota::default(),
+        usage: Usage::default(),
+        at: Moment(1),
+    };
+    let changes = accept(before, id, command, &asker, &conditions);
+    let changes = changes.unwrap_or_else(|refusal| panic!("{}: {refusal}", command.kind()));
+    let mut after = before.clone();
+    apply(&mut after, &changes);
+    let operation = Operation {
+        id,
+        vm: before.vm.id,
+        snapshot: None,
+        command: command.clone(),
+        asker,
+        phase: Phase::Waiting,
+        created_at: Moment(1),
+        ended_at: None,
+    };
+    (operation, after)
 }
 
 fn apply(timeline: &mut Timeline, changes: &[Change]) {
@@ -209,9 +215,12 @@ fn events() -> Vec<(Event, &'static str)> {
 
 const DISK: DiskId = DiskId(Uuid::from_u128(2));
 
+fn platform() -> Platform {
+    Platform { machine: "m".into(), cpu: "c".into(), accel: Accel::Tcg }
+}
+
 /// A machine, on or off, whose only disk has one layer.
 fn machine(state: VmState) -> Timeline {
-    let platform = Platform { machine: "m".into(), cpu: "c".into(), accel: Accel::Tcg };
     let config = Config {
         vcpus: 1,
         memory_bytes: 1 << 30,
@@ -219,7 +228,7 @@ fn machine(state: VmState) -> Timeline {
         kernel: None,
         nics: Vec::new(),
         disks: vec![Disk { id: DISK, size_bytes: 1 << 30, role: Role::Data }],
-        platform,
+        platform: platform(),
     };
     let mut timeline = Timeline::of(Vm {
         id: VmId(Uuid::from_u128(1)),
@@ -246,34 +255,13 @@ fn layer(n: u128) -> LayerFile {
 
 /// The same machine with a snapshot that holds its memory.
 fn with_snapshot(state: VmState) -> Timeline {
-    let mut timeline = machine(VmState::Running);
     let create = Command::CreateSnapshot(CreateSnapshot::new(ONE, Kind::DiskAndMemory));
     let mut n = 100;
     let mut fresh = || {
         n += 1;
         Uuid::from_u128(n)
     };
-    let capabilities = capabilities();
-    let conditions = Conditions {
-        capabilities: &capabilities,
-        snapshots_enabled: true,
-        quota: Quota::default(),
-        usage: Usage::default(),
-        at: Moment(1),
-    };
-    let id = OperationId(Uuid::from_u128(6));
-    let changes = accept(&timeline, id, &create, &Asker::tintype(), &conditions);
-    apply(&mut timeline, &changes.expect("it is sound"));
-    let mut operation = Operation {
-        id,
-        vm: timeline.vm.id,
-        snapshot: None,
-        command: create,
-        asker: Asker::tintype(),
-        phase: Phase::Waiting,
-        created_at: Moment(1),
-        ended_at: None,
-    };
+    let (mut operation, mut timeline) = admit(&machine(VmState::Running), &create);
     let facts = Facts { switched: true, running: true, memory_bytes: 1, ..Facts::default() };
     for event in [Event::Begin, Event::Performed(Outcome::Done(facts))] {
         let scene = Scene { timeline: &timeline, at: Moment(1), fresh: &mut fresh };
@@ -330,21 +318,4 @@ fn commands() -> Vec<(Timeline, Command)> {
         (with_snapshot(on), Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(ONE) })),
         (with_snapshot(on), Command::VerifySnapshot(VerifySnapshot { snapshot: ONE })),
     ]
-}
-
-fn capabilities() -> Capabilities {
-    let platform = Platform { machine: "m".into(), cpu: "c".into(), accel: Accel::Tcg };
-    Capabilities {
-        kind: "any".into(),
-        hypervisor: "any".into(),
-        snapshot_cap: Limit::Unlimited,
-        machines: vec![platform.machine.clone()],
-        accels: vec![platform.accel],
-        platform,
-        background_snapshots: Support::Yes,
-        memory_on_demand: Support::Yes,
-        quiesce: Support::Yes,
-        shared_console: Support::Yes,
-        uefi: Support::Yes,
-    }
 }

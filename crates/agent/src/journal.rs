@@ -264,6 +264,17 @@ mod tests {
         Arc::new(Mutex::new(super::begun("begun")))
     }
 
+    fn journals() -> (tempfile::TempDir, Journals) {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path().to_owned()).unwrap();
+        (folder, Journals::on(files))
+    }
+
+    fn effect() -> (EffectId, Effect) {
+        let vm = VmId(uuid::Uuid::new_v4());
+        (EffectId(uuid::Uuid::new_v4()), Effect::DeleteVm { vm })
+    }
+
     fn begin(journals: &Journals, id: EffectId, effect: &Effect) -> super::Journal {
         let known = journals.known(id).unwrap();
         journals.begin(id, effect, &known, progress(), Arc::default()).unwrap()
@@ -273,10 +284,8 @@ mod tests {
     /// journal that was begun.
     #[test]
     fn an_empty_journal_is_begun_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let journals = Journals::on(Files::open(folder.path().to_owned()).unwrap());
-        let id = EffectId(uuid::Uuid::new_v4());
-        let effect = Effect::DeleteVm { vm: VmId(uuid::Uuid::new_v4()) };
+        let (_folder, journals) = journals();
+        let (id, effect) = effect();
         drop(journals.shelf.open(id).unwrap());
         assert_eq!(journals.known(id).unwrap(), Known::Nothing);
         begin(&journals, id, &effect).note(Note::Switched).unwrap();
@@ -285,10 +294,8 @@ mod tests {
 
     #[test]
     fn what_was_written_is_known_and_half_a_line_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let journals = Journals::on(Files::open(folder.path().to_owned()).unwrap());
-        let id = EffectId(uuid::Uuid::new_v4());
-        let effect = Effect::DeleteVm { vm: VmId(uuid::Uuid::new_v4()) };
+        let (_folder, journals) = journals();
+        let (id, effect) = effect();
         assert_eq!(journals.known(id).unwrap(), Known::Nothing);
         let mut journal = begin(&journals, id, &effect);
         journal.note(Note::Switched).unwrap();

@@ -49,6 +49,23 @@ impl Support {
 }
 
 impl Capabilities {
+    /// A hypervisor of one platform that can do everything.
+    pub fn complete(kind: &str, platform: Platform) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            hypervisor: kind.to_owned(),
+            snapshot_cap: Limit::Unlimited,
+            machines: vec![platform.machine.clone()],
+            accels: vec![platform.accel],
+            platform,
+            background_snapshots: Support::Yes,
+            memory_on_demand: Support::Yes,
+            quiesce: Support::Yes,
+            shared_console: Support::Yes,
+            uefi: Support::Yes,
+        }
+    }
+
     /// Why memory saved on `platform` would not load here, if so.
     pub fn refuses_memory_of(&self, platform: &Platform) -> Option<String> {
         if !self.machines.contains(&platform.machine) {

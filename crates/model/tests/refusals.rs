@@ -25,19 +25,7 @@ fn platform() -> Platform {
 }
 
 fn capabilities() -> Capabilities {
-    Capabilities {
-        kind: "qemu".into(),
-        hypervisor: "QEMU".into(),
-        snapshot_cap: Limit::Unlimited,
-        platform: platform(),
-        machines: vec!["pc-q35-10.0".into()],
-        accels: vec![Accel::Tcg],
-        background_snapshots: Support::Yes,
-        memory_on_demand: Support::Yes,
-        quiesce: Support::Yes,
-        shared_console: Support::Yes,
-        uefi: Support::Yes,
-    }
+    Capabilities::complete("qemu", platform())
 }
 
 fn config() -> Config {

@@ -7,7 +7,7 @@ use proptest::test_runner::Config as ProptestConfig;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use tintype_model::capability::{Capabilities, Support};
+use tintype_model::capability::Capabilities;
 use tintype_model::change::Change;
 use tintype_model::config::{Accel, Config, Disk, Firmware, Platform, Role};
 use tintype_model::effect::{Effect, Facts, Outcome};
@@ -275,19 +275,7 @@ fn platform() -> Platform {
 }
 
 fn capabilities() -> Capabilities {
-    Capabilities {
-        kind: "test".into(),
-        hypervisor: "test".into(),
-        snapshot_cap: Limit::Unlimited,
-        platform: platform(),
-        machines: vec!["m".into()],
-        accels: vec![Accel::Tcg],
-        background_snapshots: Support::Yes,
-        memory_on_demand: Support::Yes,
-        quiesce: Support::Yes,
-        shared_console: Support::Yes,
-        uefi: Support::Yes,
-    }
+    Capabilities::complete("test", platform())
 }
 
 /// One of the snapshots there are.

@@ -16,6 +16,16 @@ use tintype_wire::rest;
 const MACHINES_MOST: usize = 4;
 const MIB: u64 = 1 << 20;
 
+/// Somebody who asks something of a machine.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    fate: &'a Fate,
+    app: &'a Arc<App>,
+    who: &'a Caller,
+    how: How,
+    of: &'a Timeline,
+}
+
 /// Asks for something; says what, and what was answered.
 pub(crate) async fn ask(fate: &Fate, app: &Arc<App>, who: &Caller, now: &Records) -> String {
     let machines: Vec<&Timeline> = now.timelines.values().collect();
@@ -28,11 +38,12 @@ pub(crate) async fn ask(fate: &Fate, app: &Arc<App>, who: &Caller, now: &Records
         let vm = of.vm.id.to_string();
         return told(format!("start {}", of.vm.name), app.start_vm(who, how, &vm).await);
     }
+    let asking = Asking { fate, app, who, how, of };
     match fate.below(100) {
-        0..35 => take(fate, app, who, how, of).await,
-        35..75 => about_snapshots(fate, app, who, how, of).await,
+        0..35 => take(asking).await,
+        35..75 => about_snapshots(asking).await,
         75..80 => cancel(fate, app, who, now).await,
-        _ => about_machine(fate, app, who, how, of).await,
+        _ => about_machine(asking).await,
     }
 }
 
@@ -58,7 +69,8 @@ async fn create(fate: &Fate, app: &Arc<App>, who: &Caller) -> String {
     told(format!("create {name}"), app.create_vm(who, How::default(), new).await)
 }
 
-async fn take(fate: &Fate, app: &Arc<App>, who: &Caller, how: How, of: &Timeline) -> String {
+async fn take(asking: Asking<'_>) -> String {
+    let Asking { fate, app, who, how, of } = asking;
     let kind = if fate.happens(50) { "disk-and-memory" } else { "disk" };
     let expires_at = fate.happens(10).then(|| {
         tintype_model::Moment(app.now().0 + 1000 + fate.below(30_000) as i64).to_rfc3339()
@@ -73,15 +85,10 @@ async fn take(fate: &Fate, app: &Arc<App>, who: &Caller, how: How, of: &Timeline
     told(format!("snapshot {} {kind}", of.vm.name), app.create_snapshot(who, how, &vm, new).await)
 }
 
-async fn about_snapshots(
-    fate: &Fate,
-    app: &Arc<App>,
-    who: &Caller,
-    how: How,
-    of: &Timeline,
-) -> String {
+async fn about_snapshots(asking: Asking<'_>) -> String {
+    let Asking { fate, app, who, how, of } = asking;
     let ids: Vec<SnapshotId> = of.snapshots.keys().copied().collect();
-    let Some(&id) = fate.pick(&ids) else { return take(fate, app, who, how, of).await };
+    let Some(&id) = fate.pick(&ids) else { return take(asking).await };
     let name = &of.snapshots[&id].name;
     match fate.below(100) {
         0..40 => {
@@ -117,13 +124,8 @@ async fn cancel(fate: &Fate, app: &Arc<App>, who: &Caller, now: &Records) -> Str
     told(what, app.cancel_operation(who, operation.id, Duration::ZERO).await)
 }
 
-async fn about_machine(
-    fate: &Fate,
-    app: &Arc<App>,
-    who: &Caller,
-    how: How,
-    of: &Timeline,
-) -> String {
+async fn about_machine(asking: Asking<'_>) -> String {
+    let Asking { fate, app, who, how, of } = asking;
     let (vm, name) = (of.vm.id.to_string(), &of.vm.name);
     match fate.below(100) {
         0..40 => told(format!("start {name}"), app.start_vm(who, how, &vm).await),

@@ -76,6 +76,8 @@ struct World {
 #[derive(Debug)]
 enum End {
     Killed,
+    /// All was quiet, and it is started anew.
+    Stopped,
     Quiet,
 }
 
@@ -122,6 +124,7 @@ impl World {
                     self.story.deaths += 1;
                     self.tell(|| "everything is killed, and started again".to_owned());
                 }
+                End::Stopped => self.tell(|| "everything is stopped, and started again".to_owned()),
                 End::Quiet => return Ok(()),
             }
         }
@@ -163,7 +166,7 @@ impl World {
     /// When all is quiet and was started anew, nothing may be left over.
     fn rest(&mut self, records: &Records) -> Result<End, String> {
         if !std::mem::replace(&mut self.restarted, true) {
-            return Ok(End::Killed);
+            return Ok(End::Stopped);
         }
         match records.residue(&self.ground) {
             Some(residue) => Err(format!("in the end {residue}")),

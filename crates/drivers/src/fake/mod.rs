@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::config::{Accel, Platform};
-use tintype_model::settings::Limit;
 use tintype_model::{DiskId, LayerId, SnapshotId, VmId};
 
 /// A host in memory.
@@ -68,17 +67,9 @@ impl Default for Fake {
         let platform = Platform { machine: "fake-1".into(), cpu: "fake".into(), accel: Accel::Tcg };
         Self {
             capabilities: Capabilities {
-                kind: "fake".into(),
                 hypervisor: "Fake 1".into(),
-                snapshot_cap: Limit::Unlimited,
-                machines: vec![platform.machine.clone()],
-                accels: vec![platform.accel],
-                platform,
-                background_snapshots: Support::Yes,
-                memory_on_demand: Support::Yes,
-                quiesce: Support::Yes,
-                shared_console: Support::Yes,
                 uefi: Support::No("there is none in a fake".into()),
+                ..Capabilities::complete("fake", platform)
             },
             world: Mutex::default(),
         }
@@ -194,6 +185,20 @@ impl World {
 }
 
 impl Machine {
+    /// All that is seen through a layer; nothing if it, or one beneath, is missing.
+    fn seen_through(&self, top: LayerId) -> Option<Blocks> {
+        let mut seen = Blocks::new();
+        let mut at = Some(top);
+        while let Some(id) = at {
+            let layer = self.layers.get(&id)?;
+            for (&block, &value) in &layer.blocks {
+                seen.entry(block).or_insert(value);
+            }
+            at = layer.parent;
+        }
+        Some(seen)
+    }
+
     /// What is seen of a block through a layer.
     fn read(&self, layer: LayerId, at: u64) -> u64 {
         let mut here = self.layers.get(&layer);

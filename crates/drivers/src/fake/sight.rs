@@ -28,18 +28,7 @@ impl Fake {
 
     /// What is seen through a layer; nothing if it, or one beneath, is missing.
     pub fn seen_through(&self, vm: VmId, layer: LayerId) -> Option<Blocks> {
-        let world = self.world();
-        let machine = world.machines.get(&vm)?;
-        let mut seen = Blocks::new();
-        let mut at = Some(layer);
-        while let Some(id) = at {
-            let layer = machine.layers.get(&id)?;
-            for (&block, &value) in &layer.blocks {
-                seen.entry(block).or_insert(value);
-            }
-            at = layer.parent;
-        }
-        Some(seen)
+        self.world().machines.get(&vm)?.seen_through(layer)
     }
 
     /// What was saved of a guest's memory.

@@ -124,15 +124,10 @@ impl Volume for Fake {
     ) -> Result<(), VolumeError> {
         let mut world = self.world();
         world.step("flatten")?;
-        let mut flat = FakeLayer::default();
-        let machine = world.machines.entry(from).or_default();
-        let mut at = Some(top.id);
-        while let Some(layer) = at.and_then(|id| machine.layers.get(&id)) {
-            for (&block, &value) in &layer.blocks {
-                flat.blocks.entry(block).or_insert(value);
-            }
-            at = layer.parent;
-        }
+        let source = world.machines.get(&from);
+        let blocks = source.and_then(|machine| machine.seen_through(top.id));
+        let blocks = blocks.ok_or(Broken("a layer is gone"))?;
+        let flat = FakeLayer { parent: None, blocks };
         world.machines.entry(to).or_default().layers.insert(layer.id, flat);
         Ok(())
     }

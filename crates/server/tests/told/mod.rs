@@ -111,17 +111,9 @@ impl Agent for ToldAgent {
         let platform = Platform { machine: "m".into(), cpu: "c".into(), accel: Accel::Tcg };
         HostFacts {
             capabilities: Capabilities {
-                kind: "told".into(),
-                hypervisor: "told".into(),
                 snapshot_cap: self.capped,
-                machines: vec![platform.machine.clone()],
-                accels: vec![platform.accel],
-                platform,
-                background_snapshots: Support::Yes,
-                memory_on_demand: Support::Yes,
-                quiesce: Support::Yes,
-                shared_console: Support::Yes,
                 uefi: Support::No("none here".into()),
+                ..Capabilities::complete("told", platform)
             },
             memory_free_bytes: self.memory_bytes,
             memory_total_bytes: self.memory_bytes,
