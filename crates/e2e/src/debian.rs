@@ -25,6 +25,14 @@ impl Debian {
     /// # Errors
     /// When that fails, or its image is not built; so for all of these.
     pub fn boot(world: &World) -> Result<Self> {
+        Self::boot_on(world, "user")
+    }
+
+    /// Creates and boots it with a network card on this network.
+    ///
+    /// # Errors
+    /// When that fails, or its image is not built.
+    pub fn boot_on(world: &World, network: &str) -> Result<Self> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest/debian.qcow2");
         let file = file.canonicalize().context("it is not built: scripts/ordinary-guest")?;
         let new = NewVm {
@@ -33,7 +41,7 @@ impl Debian {
             vcpus: 2,
             disks: vec![NewDisk { size_bytes: None, file: Some(file.display().to_string()) }],
             firmware: Some("uefi".into()),
-            networks: vec!["user".into()],
+            networks: vec![network.into()],
             ..NewVm::default()
         };
         let vm = TestVm::from(world, &new)?;

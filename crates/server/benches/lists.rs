@@ -22,7 +22,7 @@ use tintype_store::Store;
 use told::ToldAgent;
 
 /// How often each list is asked for.
-const TIMES: usize = 200;
+const TIMES: usize = 1000;
 /// How many clients create at the same time.
 const CLIENTS: u32 = 64;
 /// For how long.
@@ -120,6 +120,11 @@ async fn lists(server: &Server, machines: u32, each: u32) -> Result<()> {
         ("unavailable ones", admin, "/v1/snapshots?state=unavailable".into()),
         ("with memory", admin, "/v1/snapshots?kind=disk-and-memory".into()),
         ("a keyword that few have", admin, rare),
+        (
+            "a keyword that a thousandth has",
+            admin,
+            "/v1/snapshots?keyword=upgrade%20of%20777".into(),
+        ),
         ("a keyword that all have", admin, "/v1/snapshots?keyword=upgrade".into()),
         ("a keyword that nobody has", admin, "/v1/snapshots?keyword=nowhere".into()),
         ("as a user", &user, "/v1/snapshots".into()),

@@ -177,6 +177,35 @@ async fn events_reach_whom_they_may() -> Result<()> {
     Ok(())
 }
 
+/// What is followed ends when the token by which it is followed does, or its user becomes another.
+#[tokio::test]
+async fn who_is_shut_out_follows_no_more() -> Result<()> {
+    let world = World::peopled().await?;
+    let app = &world.scene.app;
+    for by in ["revoked", "another role"] {
+        let new = json!({ "name": by.replace(' ', "-"), "role": "user", "account": "mine" });
+        let user = world.must("POST", "/v1/users", new).await?;
+        let made = world.must("POST", "/v1/tokens", json!({ "user": user["id"] })).await?;
+        let secret = made["secret"].as_str().context("it is shown")?;
+        let caller = app.authenticate(secret).await?;
+        let mut out = Box::pin(std::sync::Arc::clone(app).until_shut_out(caller));
+        let early = tokio::time::timeout(Duration::from_millis(1500), &mut out).await;
+        assert!(early.is_err(), "{by}: it is let in as before");
+        match by {
+            "revoked" => {
+                let id = made["id"].as_str().context("it has one")?;
+                world.must("DELETE", &format!("/v1/tokens/{id}"), json!({})).await?
+            }
+            _ => {
+                let path = format!("/v1/users/{}", user["id"].as_str().context("it has one")?);
+                world.must("PATCH", &path, json!({ "role": "viewer" })).await?
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), out).await.context(by)?;
+    }
+    Ok(())
+}
+
 /// A name is unique in its account; who sees several is asked for the id; one's own comes first.
 #[tokio::test]
 async fn a_name_means_ones_own_first() -> Result<()> {

@@ -305,6 +305,26 @@ async fn what_expires_goes_and_what_is_protected_stays() -> Result<()> {
     Ok(())
 }
 
+/// What cannot be deleted is left alone for a while, not asked for each second.
+#[tokio::test]
+async fn what_expires_and_cannot_go_is_tried_now_and_then() -> Result<()> {
+    let scene = Scene::new(ToldAgent { keeps: true, ..ToldAgent::default() }).await?;
+    scene.running().await?;
+    let (app, who) = (&scene.app, &scene.who);
+    let soon = std::time::SystemTime::now() + Duration::from_millis(300);
+    let soon = soon.duration_since(std::time::UNIX_EPOCH)?.as_millis();
+    let soon = tintype_model::Moment(i64::try_from(soon)?).to_rfc3339();
+    let kind = Some("disk-and-memory".to_owned());
+    let new = rest::NewSnapshot { expires_at: Some(soon), kind, ..named("goes") };
+    let accepted = app.create_snapshot(who, How::default(), "web", new).await?;
+    assert_eq!(scene.ended(accepted).await?.state, "succeeded");
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    let failed = Some("failed".to_owned());
+    let tried = app.operations(who, None, failed, &page(None)).await?.items;
+    assert_eq!(tried.len(), 1, "{tried:?}");
+    Ok(())
+}
+
 fn page(limit: Option<u32>) -> tintype_store::Page {
     tintype_store::Page::new(tintype_store::Order::Oldest, None, limit)
 }

@@ -5,7 +5,9 @@ use crate::host::{Ground, SimAgent};
 use crate::people;
 use crate::shelf::Memory;
 use crate::truth::{Contents, Records};
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tintype_drivers::fake::Fake;
@@ -54,10 +56,19 @@ pub struct Story {
 /// The first thing that is wrong with it, and the story up to there.
 pub fn run(seed: u64, telling: bool) -> Result<Story, (Flaw, Story)> {
     let mut world = World::new(seed, telling);
-    match world.live() {
+    // What is broken in its own eyes panics, and is wrong as well.
+    let lived = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let lived = lived.unwrap_or_else(|panic| Err(format!("it panicked: {}", words(&*panic))));
+    match lived {
         Ok(()) => Ok(world.story),
         Err(what) => Err((Flaw { seed, event: world.story.events, what }, world.story)),
     }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }
 
 struct World {

@@ -25,6 +25,25 @@ pub(crate) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Res
     serde_json::from_str(text(row, column)?).map_err(|_| damaged(column))
 }
 
+/// What row after row has the same of, read once as long as its text stays the same.
+pub(crate) struct Same<T>(Option<(String, T)>);
+
+impl<T: DeserializeOwned + Clone> Same<T> {
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn read(&mut self, row: &Row<'_>, column: &str) -> Result<T, StoreError> {
+        let text = text(row, column)?;
+        if let Some((_, same)) = self.0.as_ref().filter(|(last, _)| last == text) {
+            return Ok(same.clone());
+        }
+        let value: T = from_json(row, column)?;
+        self.0 = Some((text.to_owned(), value.clone()));
+        Ok(value)
+    }
+}
+
 pub(crate) fn maybe_json<T: DeserializeOwned>(
     row: &Row<'_>,
     column: &str,

@@ -13,12 +13,14 @@ mod reach;
 mod reader;
 #[cfg(feature = "seed")]
 mod seed;
+mod seen;
 mod snapshot;
 mod sql;
 mod timeline;
 mod token;
 mod user;
 mod vm;
+mod words;
 mod writer;
 
 pub use account::Account;
@@ -35,6 +37,7 @@ pub use user::{FIRST_USER, User};
 pub use vm::{ListedVm, VmFilter};
 
 use reader::{Readers, Reading};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use std::path::Path;
@@ -47,6 +50,7 @@ const SCHEMA: &[M<'_>] = &[
     M::up(include_str!("../migrations/0001_timeline.sql")),
     M::up(include_str!("../migrations/0002_people.sql")),
     M::up(include_str!("../migrations/0003_sharing.sql")),
+    M::up(include_str!("../migrations/0004_speed.sql")),
 ];
 
 /// How many statements a connection keeps prepared.
@@ -115,9 +119,12 @@ impl Store {
         let mut writes = connect(path, OpenFlags::default())?;
         writes.pragma_update(None, "journal_mode", "wal")?;
         writes.pragma_update(None, "synchronous", "full")?;
+        writes.pragma_update(None, "wal_autocheckpoint", 0)?;
         Migrations::from_slice(SCHEMA).to_latest(&mut writes)?;
         let readers = Readers::open(|| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))?;
-        Ok(Self { readers: Some(readers), writer: Arc::new(Writer::with_committer(writes)) })
+        let empties = connect(path, OpenFlags::default())?;
+        let writer = Arc::new(Writer::with_committer(writes, empties));
+        Ok(Self { readers: Some(readers), writer })
     }
 
     /// Makes a database that lives in memory, with no thread of its own. Each commit is taken back
@@ -168,6 +175,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Else a statement is planned anew whenever it is given other values.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

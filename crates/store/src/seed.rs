@@ -24,7 +24,7 @@ const PEOPLE: [&str; 2] = [
 const MACHINES: &str =
     "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < $1 - 1)
      INSERT INTO vm (id, account, name, state, config, settings, generation, current_snapshot,
-                     snapshots, bytes, restless, created_at)
+                     snapshots, bytes, restless, created_at, seq)
      SELECT printf('30000000-0000-4000-8000-%012x', i),
             printf('20000000-0000-4000-8000-%012x', i % 200), printf('vm%d', i), 'stopped',
             json_object('vcpus', 1, 'memory_bytes', 1073741824, 'firmware', 'bios',
@@ -36,7 +36,8 @@ const MACHINES: &str =
             '{\"snapshots_allowed\":true,\"memory_allowed\":false,' ||
             '\"snapshot_limit\":\"unlimited\",\"protect_snapshots\":false}',
             printf('50000000-0000-4000-8000-%012x', i),
-            printf('60000000-0000-4000-8000-%012x', i * $2 + $2 - 1), $2, $2 * 1048576, FALSE, i
+            printf('60000000-0000-4000-8000-%012x', i * $2 + $2 - 1), $2, $2 * 1048576, FALSE, i,
+            i + 1
      FROM n";
 
 /// Snapshots in a row for each machine; one of 10,000 is unavailable, a tenth hold memory.

@@ -1,12 +1,13 @@
 //! Snapshots.
 
-use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, number, word};
+use crate::codec::{Same, count, from_word, id, json, maybe_id, maybe_json, number, word};
 use crate::sql::{Query, Row, sql};
-use crate::vm::pattern;
+use crate::words::{Keyword, Worded};
 use crate::{Page, StoreError, Unit, reach};
 use std::collections::BTreeMap;
 use tintype_model::access::Reach;
 use tintype_model::change::SnapshotChange;
+use tintype_model::config::Config;
 use tintype_model::snapshot::{Kind, Snapshot, SnapshotState};
 use tintype_model::{AccountId, DiskId, DomainId, LayerId, Moment, SnapshotId, VmId};
 
@@ -66,8 +67,7 @@ enum Scope {
 struct Conditions<'a> {
     filter: &'a SnapshotFilter,
     page: &'a Page,
-    /// For each keyword the rows that have it, where these are few.
-    rows: &'a [Option<Vec<i64>>],
+    keywords: &'a [Keyword<'a>],
 }
 
 impl Conditions<'_> {
@@ -88,18 +88,8 @@ impl Conditions<'_> {
         if let Some(before) = filter.created_before {
             query.push(" AND snapshot.created_at < ").push_bind(before.0);
         }
-        for (keyword, rows) in filter.keywords.iter().zip(self.rows) {
-            match rows {
-                Some(rows) => {
-                    let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
-                    query.push(format!(" AND snapshot.seq IN ({})", rows.join(", ")));
-                }
-                None => {
-                    query.push(" AND (snapshot.name LIKE ").push_bind(pattern(keyword));
-                    query.push(" ESCAPE '\\' OR snapshot.description LIKE ");
-                    query.push_bind(pattern(keyword)).push(" ESCAPE '\\')");
-                }
-            }
+        for keyword in self.keywords {
+            keyword.push(query);
         }
         self.page.push_start(query, "snapshot");
     }
@@ -110,12 +100,6 @@ fn push_ids(query: &mut Query, ids: &[String]) {
         query.push(if n == 0 { "" } else { ", " }).push_bind(id);
     }
 }
-
-/// How many snapshots with a keyword are found by the index of words; of a keyword that more have,
-/// a page is soon found by looking at one after the other.
-const FEW: i64 = 1000;
-/// The shortest keyword that the index of words knows.
-const WORD_LEAST: usize = 3;
 
 impl Unit {
     /// The machine that a snapshot is of.
@@ -135,7 +119,9 @@ impl Unit {
         &mut self,
         id: SnapshotId,
     ) -> Result<Option<ListedSnapshot>, StoreError> {
-        self.one(sql(LISTED).push(" AND snapshot.id = ").push_bind(id.to_string()), listed)
+        let mut query = sql(LISTED);
+        query.push(" AND snapshot.id = ").push_bind(id.to_string());
+        self.one(query, |row| listed(row, &mut Same::none()))
     }
 
     /// A page of snapshots that a caller sees.
@@ -149,11 +135,9 @@ impl Unit {
         page: &Page,
     ) -> Result<Vec<ListedSnapshot>, StoreError> {
         let scope = self.scope(reach, filter)?;
-        let mut rows = Vec::new();
-        for keyword in &filter.keywords {
-            rows.push(self.rows_with(keyword)?);
-        }
-        let conditions = Conditions { filter, page, rows: &rows };
+        let keywords = filter.keywords.iter().map(|word| self.keyword(Worded::Snapshot, word));
+        let keywords: Vec<Keyword<'_>> = keywords.collect::<Result<_, _>>()?;
+        let conditions = Conditions { filter, page, keywords: &keywords };
         let mut query = sql(LISTED);
         match &scope {
             Scope::All => conditions.push(&mut query),
@@ -183,7 +167,8 @@ impl Unit {
             }
         }
         page.push_order(&mut query, "snapshot");
-        self.all(&query, listed)
+        let mut configs = Same::none();
+        self.all(&query, |row| listed(row, &mut configs))
     }
 
     /// The accounts that a list is about, by who asks and what for.
@@ -202,23 +187,13 @@ impl Unit {
         self.all(&query, |row| row.get("id")).map(Scope::Accounts)
     }
 
-    /// The rows with a keyword in name or description, by the index of words, if they are few.
-    fn rows_with(&mut self, keyword: &str) -> Result<Option<Vec<i64>>, StoreError> {
-        if keyword.chars().count() < WORD_LEAST {
-            return Ok(None);
-        }
-        let query =
-            sql("SELECT rowid AS seq FROM snapshot_words WHERE snapshot_words MATCH $1 LIMIT $2");
-        let phrase = format!("\"{}\"", keyword.replace('"', "\"\""));
-        let rows = self.all(query.bind(phrase).bind(FEW), |row| row.get("seq"))?;
-        Ok((rows.len() as i64 != FEW).then_some(rows))
-    }
-
     /// Every snapshot of a machine.
     pub(crate) fn snapshots_of(&mut self, vm: VmId) -> Result<Vec<Snapshot>, StoreError> {
         let found = sql("SELECT * FROM snapshot WHERE vm = $1").bind(vm.to_string());
+        let mut configs = Same::none();
+        let found = self.all(found, |row| snapshot(row, &mut configs))?;
         let mut snapshots: BTreeMap<SnapshotId, Snapshot> =
-            self.all(found, snapshot)?.into_iter().map(|found| (found.id, found)).collect();
+            found.into_iter().map(|found| (found.id, found)).collect();
         let held = sql("SELECT snapshot_layer.* FROM snapshot
              JOIN snapshot_layer ON snapshot_layer.snapshot = snapshot.id WHERE snapshot.vm = $1");
         self.all(held.bind(vm.to_string()), |row| {
@@ -230,15 +205,25 @@ impl Unit {
         Ok(snapshots.into_values().collect())
     }
 
-    /// The snapshots that are to go by now, and are not protected.
+    /// The snapshots that are to go by now, are not protected, and have not been tried to delete
+    /// since a moment.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn expired_snapshots(&mut self, at: Moment) -> Result<Vec<(SnapshotId, VmId)>, StoreError> {
+    pub fn expired_snapshots(
+        &mut self,
+        at: Moment,
+        tried: Moment,
+    ) -> Result<Vec<(SnapshotId, VmId)>, StoreError> {
         self.all(
             sql("SELECT id, vm FROM snapshot WHERE expires_at <= $1 AND NOT protected
-             AND state IN ('ready', 'unavailable') ORDER BY expires_at")
-            .bind(at.0),
+             AND state IN ('ready', 'unavailable')
+             AND NOT EXISTS (SELECT 1 FROM operation WHERE operation.vm = snapshot.vm
+                 AND operation.snapshot = snapshot.id AND operation.kind = 'delete-snapshots'
+                 AND operation.created_at > $2)
+             ORDER BY expires_at")
+            .bind(at.0)
+            .bind(tried.0),
             |row| Ok((id(row, "id")?, id(row, "vm")?)),
         )
     }
@@ -363,16 +348,16 @@ impl Unit {
     }
 }
 
-fn listed(row: &Row<'_>) -> Result<ListedSnapshot, StoreError> {
+fn listed(row: &Row<'_>, configs: &mut Same<Config>) -> Result<ListedSnapshot, StoreError> {
     Ok(ListedSnapshot {
-        snapshot: snapshot(row)?,
+        snapshot: snapshot(row, configs)?,
         vm_name: row.get("vm_name")?,
         current: row.get("current")?,
         size_bytes: count(row, "size_bytes")?,
     })
 }
 
-fn snapshot(row: &Row<'_>) -> Result<Snapshot, StoreError> {
+fn snapshot(row: &Row<'_>, configs: &mut Same<Config>) -> Result<Snapshot, StoreError> {
     let pause_ms: Option<i64> = row.get("pause_ms")?;
     let moment = |column| Ok::<_, StoreError>(row.get::<Option<i64>>(column)?.map(Moment));
     Ok(Snapshot {
@@ -389,7 +374,7 @@ fn snapshot(row: &Row<'_>) -> Result<Snapshot, StoreError> {
         ready_at: moment("ready_at")?,
         pause_ms: pause_ms.map(|ms| u64::try_from(ms).unwrap_or(0)),
         memory_bytes: count(row, "memory_bytes")?,
-        config: from_json(row, "config")?,
+        config: configs.read(row, "config")?,
         layers: BTreeMap::new(),
         created_by: row.get("created_by")?,
         expires_at: moment("expires_at")?,

@@ -4,9 +4,10 @@ use crate::{StoreError, Unit};
 use rusqlite::types::{FromSql, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection};
 use std::borrow::{Borrow, Cow};
+use std::cell::Cell;
 
 /// A statement with values for its `$1`, `$2` and so on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Query {
     text: Cow<'static, str>,
     values: Vec<Value>,
@@ -17,6 +18,8 @@ pub(crate) struct Row<'a> {
     row: &'a rusqlite::Row<'a>,
     /// The names of its columns, looked up once for all rows.
     names: &'a [String],
+    /// Where the column that was read last stands: the next is most often one of those after it.
+    last: Cell<usize>,
 }
 
 /// What can stand in a column.
@@ -111,7 +114,7 @@ impl Unit {
         let names: Vec<_> = statement.column_names().into_iter().map(str::to_owned).collect();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
-            if !read(&Row { row, names: &names })? {
+            if !read(&Row { row, names: &names, last: Cell::new(0) })? {
                 break;
             }
         }
@@ -131,8 +134,11 @@ impl Row<'_> {
     }
 
     fn place(&self, column: &str) -> Result<usize, StoreError> {
-        let place = self.names.iter().position(|name| name == column);
-        Ok(place.ok_or_else(|| rusqlite::Error::InvalidColumnName(column.to_owned()))?)
+        let last = self.last.get();
+        let place = (last..self.names.len()).chain(0..last).find(|&at| self.names[at] == column);
+        let place = place.ok_or_else(|| rusqlite::Error::InvalidColumnName(column.to_owned()))?;
+        self.last.set(place);
+        Ok(place)
     }
 }
 

@@ -79,7 +79,7 @@ impl Unit {
         Ok(())
     }
 
-    /// What is derived of a timeline and kept beside it.
+    /// What is derived of a timeline and kept beside it; what was read of it before is old now.
     fn record_totals(
         &mut self,
         timeline: &Timeline,
@@ -97,11 +97,12 @@ impl Unit {
         }
         let restless = timeline.vm.reclaim.is_some() || next(timeline).is_some();
         self.run(
-            sql("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3 WHERE id = $4")
-                .bind(number(is.snapshots))
-                .bind(number(is.bytes))
-                .bind(restless)
-                .bind(timeline.vm.id.to_string()),
+            sql("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3, revision = revision + 1
+                 WHERE id = $4")
+            .bind(number(is.snapshots))
+            .bind(number(is.bytes))
+            .bind(restless)
+            .bind(timeline.vm.id.to_string()),
         )
     }
 

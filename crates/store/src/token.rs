@@ -1,7 +1,7 @@
 //! Tokens: kept as hashes, shown once.
 
 use crate::codec::{from_word, id, word};
-use crate::sql::{Row, sql};
+use crate::sql::{Query, Row, sql};
 use crate::{Page, StoreError, Unit, User};
 use tintype_model::access::Scope;
 use tintype_model::{Moment, TokenId, UserId};
@@ -53,8 +53,25 @@ impl Unit {
     ) -> Result<Option<(Token, User)>, StoreError> {
         let query =
             sql("SELECT * FROM token WHERE hash = $1 AND (expires_at IS NULL OR expires_at > $2)");
-        let token = self.one(query.bind(hash).bind(at.0), token)?;
-        let Some(token) = token else { return Ok(None) };
+        self.with_user(query.bind(hash).bind(at.0))
+    }
+
+    /// The token with this id if it has not ended, and whose it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn good_token(
+        &mut self,
+        id: TokenId,
+        at: Moment,
+    ) -> Result<Option<(Token, User)>, StoreError> {
+        let query =
+            sql("SELECT * FROM token WHERE id = $1 AND (expires_at IS NULL OR expires_at > $2)");
+        self.with_user(query.bind(id.to_string()).bind(at.0))
+    }
+
+    fn with_user(&mut self, query: Query) -> Result<Option<(Token, User)>, StoreError> {
+        let Some(token) = self.one(query, token)? else { return Ok(None) };
         let user = self.user(token.user)?;
         Ok(user.map(|user| (token, user)))
     }

@@ -2,6 +2,7 @@
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, word};
 use crate::sql::{Row, sql};
+use crate::words::Worded;
 use crate::{Page, StoreError, Unit, reach};
 use tintype_model::access::Reach;
 use tintype_model::quota::Usage;
@@ -51,8 +52,9 @@ impl Unit {
         self.run(
             sql(
                 "INSERT INTO vm (id, account, name, state, config, settings, generation, snapshots,
-                             bytes, restless, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, FALSE, $8)",
+                             bytes, restless, created_at, seq)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, FALSE, $8,
+                     (SELECT COALESCE(MAX(seq), 0) + 1 FROM vm))",
             )
             .bind(vm.id.to_string())
             .bind(vm.account.to_string())
@@ -118,7 +120,7 @@ impl Unit {
             query.push(" AND vm.state = ").push_bind(word(&state));
         }
         if let Some(keyword) = &filter.keyword {
-            query.push(" AND vm.name LIKE ").push_bind(pattern(keyword)).push(" ESCAPE '\\'");
+            self.keyword(Worded::Vm, keyword)?.push(&mut query);
         }
         page.push_start(&mut query, "vm");
         page.push_order(&mut query, "vm");
@@ -189,19 +191,6 @@ impl Unit {
             .one(query, |row| Ok(maybe_id(row, "reclaim")?.zip(maybe_json(row, "reclaim_work")?)));
         Ok(found?.flatten())
     }
-}
-
-/// What LIKE finds a keyword by, wherever it is.
-pub(crate) fn pattern(keyword: &str) -> String {
-    let mut text = String::from("%");
-    for c in keyword.chars() {
-        if matches!(c, '\\' | '%' | '_') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text.push('%');
-    text
 }
 
 fn listed(row: &Row<'_>) -> Result<ListedVm, StoreError> {

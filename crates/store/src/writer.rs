@@ -8,7 +8,12 @@ use crate::StoreError;
 use rusqlite::Connection;
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
+use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+
+/// How long what is durable stays in the log before it is brought into the database's file: pages
+/// written often are brought there once.
+const LOGGED: Duration = Duration::from_secs(1);
 
 /// The one connection that writes.
 #[derive(Debug)]
@@ -37,13 +42,16 @@ pub(crate) struct Turn {
 }
 
 impl Writer {
-    /// Commits on a thread of its own, for the disk may take its time.
-    pub(crate) fn with_committer(connection: Connection) -> Self {
+    /// Commits on a thread of its own, for the disk may take its time, and empties the log on
+    /// another, by a connection of its own, while others go on writing.
+    pub(crate) fn with_committer(connection: Connection, empties: Connection) -> Self {
         let mut writer = Self::without_committer(connection);
         let (committer, woken) = mpsc::channel();
+        let (logged, told) = mpsc::channel();
         writer.committer = Some(committer);
         let state = Arc::downgrade(&writer.state);
-        thread::spawn(move || commit_when(&woken, &state));
+        thread::spawn(move || commit_when(&woken, &state, &logged));
+        thread::spawn(move || empty_when(&told, &empties));
         writer
     }
 
@@ -65,15 +73,32 @@ impl Writer {
         let mut state = self.state.lock().await;
         state.commit();
         let _ = state.run("PRAGMA optimize");
+        empty_log(&state.connection);
     }
 }
 
 /// Commits whenever it is woken, until nobody is left who could wake it.
-fn commit_when(woken: &mpsc::Receiver<()>, state: &Weak<Mutex<State>>) {
+fn commit_when(woken: &mpsc::Receiver<()>, state: &Weak<Mutex<State>>, logged: &mpsc::Sender<()>) {
     while woken.recv().is_ok() {
         while woken.try_recv().is_ok() {}
         let Some(state) = state.upgrade() else { return };
         state.blocking_lock().commit();
+        let _ = logged.send(());
+    }
+}
+
+/// Brings what was committed from the log into the database's file, a while after it was told.
+fn empty_when(told: &mpsc::Receiver<()>, connection: &Connection) {
+    while told.recv().is_ok() {
+        thread::sleep(LOGGED);
+        while told.try_recv().is_ok() {}
+        empty_log(connection);
+    }
+}
+
+fn empty_log(connection: &Connection) {
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())) {
+        tracing::warn!(%error, "the database's log could not be emptied; it is tried again");
     }
 }
 

@@ -116,6 +116,8 @@ fn show_host(host: &Host) -> String {
         ("accelerators", host.accels.join(", ")),
         ("snapshots enabled", yes(host.snapshots_enabled)),
         ("memory snapshots", works(&host.memory_snapshots_refused)),
+        ("memory on demand", works(&host.memory_on_demand_refused)),
+        ("quiesce", works(&host.quiesce_refused)),
         ("uefi", works(&host.uefi_refused)),
         ("memory free", size::show(host.memory_free_bytes)),
         ("memory", size::show(host.memory_total_bytes)),

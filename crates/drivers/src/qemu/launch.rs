@@ -5,6 +5,7 @@ use crate::firmware::firmware;
 use crate::guest_user::GuestUser;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use tintype_model::LayerId;
@@ -229,16 +230,26 @@ impl Args {
         }
     }
 
-    /// Cards that are connected to nothing.
+    /// Cards that are connected to nothing. A guest that was on a tap may have asked its card for
+    /// what only a tap can do; its memory loads with one, which leads nowhere and is down.
     fn no_network(&mut self, launch: &Launch) -> Vec<File> {
+        let mut taps = Vec::new();
         for (n, nic) in launch.config.nics.iter().enumerate() {
-            self.add("-device", format!("virtio-net-pci,id=nic{n},mac={}", nic.mac));
+            let mut options = format!("virtio-net-pci,id=nic{n},mac={}", nic.mac);
+            // Without the right to make one it is tried without.
+            if matches!(nic.network, Network::Tap(_))
+                && let Ok(tap) = open_tap(NEW_TAP)
+            {
+                self.add("-netdev", format!("tap,id=net{n},fd={}", tap.as_raw_fd()));
+                options.push_str(&format!(",netdev=net{n}"));
+                taps.push(tap);
+            }
+            self.add("-device", options);
         }
-        Vec::new()
+        taps
     }
 
     fn network(&mut self, launch: &Launch) -> std::io::Result<Vec<File>> {
-        use std::os::fd::AsRawFd;
         let mut taps = Vec::new();
         for (n, nic) in launch.config.nics.iter().enumerate() {
             match &nic.network {
@@ -265,6 +276,9 @@ impl Args {
         }
     }
 }
+
+/// The name of a tap interface that goes when it is closed; the kernel finds a number.
+const NEW_TAP: &str = "tintype%d";
 
 /// Opens a tap interface with a queue of our own, so that the next instance can open one before
 /// this one is gone.

@@ -12,6 +12,9 @@ use crate::snapshot::SnapshotState;
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
 
+/// Most disks of one machine: virtio cards that fit on one bus beside the rest.
+const DISKS_MOST: usize = 16;
+
 /// A disk for a machine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AttachDisk {
@@ -35,6 +38,19 @@ pub struct ResizeDisk {
     pub size_bytes: u64,
 }
 
+/// Refuses more disks than a machine can have.
+///
+/// # Errors
+/// When there are.
+pub fn refuse_disks(disks: usize) -> Result<(), Refusal> {
+    if disks <= DISKS_MOST {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::InvalidRequest)
+        .detail(format!("{disks} disks were asked for"))
+        .hint(format!("{DISKS_MOST} at most")))
+}
+
 /// Refuses while there are snapshots, and names them. One that could not be completed holds no
 /// disk and is in nobody's way (R10).
 fn refuse_snapshots(timeline: &Timeline) -> Result<(), Refusal> {
@@ -54,6 +70,7 @@ fn refuse_snapshots(timeline: &Timeline) -> Result<(), Refusal> {
 pub(super) fn accept_attach(timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
     refuse_snapshots(timeline)?;
     power::refuse_live(timeline)?;
+    refuse_disks(timeline.vm.config.disks.len() + 1)?;
     Ok(Vec::new())
 }
 

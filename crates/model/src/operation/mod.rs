@@ -32,7 +32,7 @@ pub use clone_vm::{CloneVm, ClonedDisk};
 pub use create_snapshot::{CreateSnapshot, check_expiry};
 pub use create_vm::CreateVm;
 pub use delete_snapshots::{DeleteSnapshots, Forecast};
-pub use disks::{AttachDisk, DetachDisk, ResizeDisk};
+pub use disks::{AttachDisk, DetachDisk, ResizeDisk, refuse_disks};
 pub use hardware::SetVm;
 pub use power::{StopVm, refuse_delete};
 pub use revert::{Power, RevertTo};

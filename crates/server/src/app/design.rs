@@ -6,6 +6,7 @@ use tintype_model::change::Change;
 use tintype_model::config::{Config, Disk, Firmware, Kernel, Network, Nic, Platform, Role};
 use tintype_model::effect::{NewDisk, Source};
 use tintype_model::layer::{Format, Layer, LayerFile};
+use tintype_model::operation::refuse_disks;
 use tintype_model::refusal::Code;
 use tintype_model::{DiskId, LayerId, Refusal};
 use tintype_wire::agent::HostFacts;
@@ -14,8 +15,6 @@ use tintype_wire::rest;
 const MIB: u64 = 1 << 20;
 /// Most processors of one machine.
 const VCPUS_MOST: u32 = 256;
-/// Most disks of one machine: virtio cards that fit on one bus beside the rest.
-pub(super) const DISKS_MOST: usize = 16;
 /// Least memory a guest boots with.
 const MEMORY_LEAST: u64 = 16 * MIB;
 /// Largest new disk.
@@ -33,7 +32,7 @@ impl App {
     ) -> Answer<(Config, Vec<NewDisk>)> {
         check_vcpus(new.vcpus)?;
         check_memory(new.memory_bytes)?;
-        check_disks(new.disks.len())?;
+        refuse_disks(new.disks.len())?;
         let files = new.disks.iter().any(|disk| disk.file.is_some());
         if files || new.kernel.is_some() {
             caller.may_ever(Action::UseHost)?;
@@ -126,15 +125,6 @@ pub(super) fn check_memory(memory_bytes: u64) -> Answer<()> {
     Err(Refusal::new(Code::InvalidRequest)
         .detail(format!("{memory_bytes} bytes of memory were asked for"))
         .hint("a multiple of 1 MiB, 16 MiB at least"))
-}
-
-pub(super) fn check_disks(disks: usize) -> Answer<()> {
-    if disks <= DISKS_MOST {
-        return Ok(());
-    }
-    Err(Refusal::new(Code::InvalidRequest)
-        .detail(format!("{disks} disks were asked for"))
-        .hint("16 at most"))
 }
 
 /// Refuses what is no size of a disk.

@@ -1,6 +1,6 @@
 //! Disks of machines.
 
-use super::design::{check_disk_size, check_disks, pool_full};
+use super::design::{check_disk_size, pool_full};
 use super::order::Order;
 use super::{Answer, App, How, stored};
 use crate::view;
@@ -47,9 +47,7 @@ impl App {
         if host.pool_free_bytes < needed {
             return Err(pool_full(host.pool_free_bytes, needed));
         }
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
-        check_disks(timeline.vm.config.disks.len() + 1)?;
+        let (unit, timeline) = self.write_about(caller, Action::ConfigureVm, vm).await?;
         let command = Command::AttachDisk(AttachDisk { disk });
         self.give(unit, timeline, caller, how, Order::new(command)).await
     }
@@ -64,8 +62,7 @@ impl App {
         vm: &str,
         disk: &str,
     ) -> Answer<rest::Plan> {
-        let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
+        let timeline = self.read_about(caller, Action::ConfigureVm, vm).await?;
         let disk = find(&timeline, disk)?;
         Ok(view::plan_detach(&timeline, disk.id))
     }
@@ -81,8 +78,7 @@ impl App {
         vm: &str,
         disk: &str,
     ) -> Answer<rest::Operation> {
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
+        let (unit, timeline) = self.write_about(caller, Action::ConfigureVm, vm).await?;
         let disk = find(&timeline, disk)?.id;
         let command = Command::DetachDisk(DetachDisk { disk });
         self.give(unit, timeline, caller, how, Order::new(command)).await
@@ -100,8 +96,7 @@ impl App {
         size_bytes: DiskSize,
     ) -> Answer<rest::Plan> {
         check_disk_size(size_bytes)?;
-        let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
+        let timeline = self.read_about(caller, Action::ConfigureVm, vm).await?;
         let before = find(&timeline, disk)?.size_bytes;
         Ok(view::plan_resize(&timeline, before, size_bytes))
     }
@@ -119,8 +114,7 @@ impl App {
         size_bytes: DiskSize,
     ) -> Answer<rest::Operation> {
         check_disk_size(size_bytes)?;
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
+        let (unit, timeline) = self.write_about(caller, Action::ConfigureVm, vm).await?;
         let disk = find(&timeline, disk)?.id;
         let command = Command::ResizeDisk(ResizeDisk { disk, size_bytes });
         self.give(unit, timeline, caller, how, Order::new(command)).await

@@ -98,11 +98,7 @@ impl App {
     }
 
     async fn try_begin(&self, id: OperationId) -> Result<Begun, StoreError> {
-        let mut unit = self.store.write().await?;
-        let Some(mut operation) = unit.operation(id)? else {
-            return Ok(Begun::Over);
-        };
-        let Some(mut timeline) = unit.timeline(operation.vm)? else {
+        let Some((mut unit, mut operation, mut timeline)) = self.write_on(id).await? else {
             return Ok(Begun::Over);
         };
         let begun = self.begin_within(&mut unit, &mut timeline, &mut operation)?;
@@ -180,11 +176,7 @@ impl App {
     }
 
     async fn conclude(&self, id: OperationId, outcome: Outcome) -> Result<After, StoreError> {
-        let mut unit = self.store.write().await?;
-        let Some(operation) = unit.operation(id)? else {
-            return Ok(After::default());
-        };
-        let Some(timeline) = unit.timeline(operation.vm)? else {
+        let Some((unit, operation, timeline)) = self.write_on(id).await? else {
             return Ok(After::default());
         };
         self.move_on(unit, operation, timeline, Event::Performed(outcome)).await
@@ -192,10 +184,9 @@ impl App {
 
     /// Takes back an operation: at once if it has not begun, else by having it undone.
     pub(super) async fn cancel(self: &Arc<Self>, id: OperationId) -> Answer<()> {
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let operation = unit.operation(id).map_err(stored)?;
-        let operation =
-            operation.ok_or_else(|| Refusal::new(Code::UnknownOperation).detail(id.to_string()))?;
+        let unknown = || Refusal::new(Code::UnknownOperation).detail(id.to_string());
+        let found = self.write_on(id).await.map_err(stored)?;
+        let (unit, operation, timeline) = found.ok_or_else(unknown)?;
         let kind = operation.command.kind();
         if operation.has_ended() {
             return Err(Refusal::new(Code::OperationEnded).detail(format!("{kind} {id} is over")));
@@ -206,8 +197,6 @@ impl App {
                 .hint("wait for it: tintype operation wait")
                 .blocked_by([id.0]));
         }
-        let timeline = unit.timeline(operation.vm).map_err(stored)?;
-        let timeline = timeline.ok_or_else(|| unknown_vm(&operation.vm.to_string()))?;
         let under_way = operation.phase.effect();
         let after = self.move_on(unit, operation, timeline, Event::Cancel).await.map_err(stored)?;
         if let Some(effect) = under_way {
@@ -229,6 +218,20 @@ impl App {
         unit.commit().await?;
         self.carry_on(after).await;
         Ok(())
+    }
+
+    /// Begins to write about an operation and its machine.
+    async fn write_on(
+        &self,
+        id: OperationId,
+    ) -> Result<Option<(Unit, Operation, Timeline)>, StoreError> {
+        let mut reads = self.store.read().await?;
+        let Some(operation) = reads.operation(id)? else { return Ok(None) };
+        let Some((mut unit, timeline)) = self.store.write_about(reads, operation.vm).await? else {
+            return Ok(None);
+        };
+        let operation = unit.operation(id)?;
+        Ok(operation.map(|operation| (unit, operation, timeline)))
     }
 
     /// One transition: the model decides, the store records. When the machine is free then, the

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::operation::{Asker, Command, DeleteSnapshots};
 use tintype_model::tree::Scope;
-use tintype_model::{SnapshotId, VmId};
+use tintype_model::{Moment, SnapshotId, VmId};
 use tintype_store::StoreError;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long a snapshot that could not be deleted is left alone: a minute.
+const REST_MS: i64 = 60_000;
 
 impl App {
     /// Looks after expiry for ever.
@@ -24,7 +26,8 @@ impl App {
     }
 
     async fn expire(self: &Arc<Self>) -> Result<(), StoreError> {
-        let expired = self.store.read().await?.expired_snapshots(self.now())?;
+        let at = self.now();
+        let expired = self.store.read().await?.expired_snapshots(at, Moment(at.0 - REST_MS))?;
         for (snapshot, vm) in expired {
             self.expire_one(snapshot, vm).await?;
         }

@@ -24,6 +24,43 @@ impl How {
     }
 }
 
+/// What a request is about: a machine by name or id, or that of a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum About<'a> {
+    Vm(&'a str),
+    Snapshot(SnapshotId),
+}
+
+impl<'a> From<&'a str> for About<'a> {
+    fn from(name_or_id: &'a str) -> Self {
+        Self::Vm(name_or_id)
+    }
+}
+
+impl From<SnapshotId> for About<'_> {
+    fn from(id: SnapshotId) -> Self {
+        Self::Snapshot(id)
+    }
+}
+
+impl About<'_> {
+    /// The timeline, if what this is about is still in it.
+    fn in_it(self, timeline: Option<Timeline>) -> Answer<Timeline> {
+        let is_in = |timeline: &Timeline| match self {
+            Self::Vm(_) => true,
+            Self::Snapshot(id) => timeline.snapshots.contains_key(&id),
+        };
+        timeline.filter(is_in).ok_or_else(|| self.unknown())
+    }
+
+    fn unknown(self) -> Refusal {
+        match self {
+            Self::Vm(name_or_id) => unknown_vm(name_or_id),
+            Self::Snapshot(id) => unknown_snapshot(id),
+        }
+    }
+}
+
 impl App {
     /// Where what an account has belongs.
     pub(super) fn home(&self, unit: &mut Unit, account: AccountId) -> Answer<Home> {
@@ -62,39 +99,61 @@ impl App {
         Ok(id)
     }
 
-    /// A machine's timeline, if the caller may do this to it.
-    pub(super) fn load(
-        &self,
-        unit: &mut Unit,
-        caller: &Caller,
-        action: Action,
-        name_or_id: &str,
-    ) -> Answer<Timeline> {
-        let unknown = || unknown_vm(name_or_id);
-        let id = match name_or_id.parse() {
-            Ok(id) => id,
-            Err(_) => self.find_vm(unit, caller, action, name_or_id)?,
-        };
-        let timeline = unit.timeline(id).map_err(stored)?.ok_or_else(unknown)?;
-        let home = self.home(unit, timeline.vm.account)?;
-        caller.may(action, &home, unknown)?;
-        Ok(timeline)
-    }
-
-    /// The timeline of a snapshot's machine, if the caller may do this to the snapshot.
-    pub(super) fn load_of(
+    /// The machine of a snapshot, if the caller may do this to the snapshot.
+    pub(super) fn find_vm_of(
         &self,
         unit: &mut Unit,
         caller: &Caller,
         action: Action,
         id: SnapshotId,
-    ) -> Answer<Timeline> {
-        let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
+    ) -> Answer<VmId> {
+        let unknown = || unknown_snapshot(id);
         let vm = unit.vm_of(id).map_err(stored)?.ok_or_else(unknown)?;
-        let timeline = unit.timeline(vm).map_err(stored)?.ok_or_else(unknown)?;
-        let home = self.home(unit, timeline.vm.account)?;
+        let vm = unit.vm(vm).map_err(stored)?.ok_or_else(unknown)?;
+        let home = self.home(unit, vm.account)?;
         caller.may(action, &home, unknown)?;
-        Ok(timeline)
+        Ok(vm.id)
+    }
+
+    fn find_about(
+        &self,
+        unit: &mut Unit,
+        caller: &Caller,
+        action: Action,
+        about: About<'_>,
+    ) -> Answer<VmId> {
+        match about {
+            About::Vm(name_or_id) => self.find_vm(unit, caller, action, name_or_id),
+            About::Snapshot(id) => self.find_vm_of(unit, caller, action, id),
+        }
+    }
+
+    /// A machine's timeline, if the caller may do this to it.
+    pub(super) async fn read_about(
+        &self,
+        caller: &Caller,
+        action: Action,
+        about: impl Into<About<'_>>,
+    ) -> Answer<Timeline> {
+        let about = about.into();
+        let mut unit = self.store.read().await.map_err(stored)?;
+        let vm = self.find_about(&mut unit, caller, action, about)?;
+        about.in_it(unit.timeline(vm).map_err(stored)?)
+    }
+
+    /// Begins to write about a machine, if the caller may do this to it.
+    pub(super) async fn write_about(
+        &self,
+        caller: &Caller,
+        action: Action,
+        about: impl Into<About<'_>>,
+    ) -> Answer<(Unit, Timeline)> {
+        let about = about.into();
+        let mut reads = self.store.read().await.map_err(stored)?;
+        let vm = self.find_about(&mut reads, caller, action, about)?;
+        let (unit, timeline) = self.store.write_about(reads, vm).await.map_err(stored)?.unzip();
+        let timeline = about.in_it(timeline)?;
+        Ok((unit.ok_or_else(|| about.unknown())?, timeline))
     }
 
     /// An account by name or id, if the caller may do this with it; the caller's own without one.
@@ -185,6 +244,10 @@ impl App {
         caller.may(action, &user.home(), unknown)?;
         Ok(user)
     }
+}
+
+pub(super) fn unknown_snapshot(id: SnapshotId) -> Refusal {
+    Refusal::new(Code::UnknownSnapshot).detail(id.to_string())
 }
 
 pub(super) fn unknown_vm(name: &str) -> Refusal {

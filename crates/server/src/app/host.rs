@@ -29,6 +29,8 @@ impl App {
             platform: view::platform(&capabilities.platform),
             accels: capabilities.accels.iter().map(|&a| view::accel(a).to_owned()).collect(),
             memory_snapshots_refused: refused(capabilities.background_snapshots),
+            memory_on_demand_refused: refused(capabilities.memory_on_demand),
+            quiesce_refused: refused(capabilities.quiesce),
             uefi_refused: refused(capabilities.uefi),
             memory_free_bytes: facts.memory_free_bytes,
             memory_total_bytes: facts.memory_total_bytes,

@@ -61,8 +61,8 @@ impl App {
         vm: VmId,
         failing: &BTreeSet<DiskId>,
     ) -> Result<Option<(EffectId, Reclaim, Option<DiskId>)>, StoreError> {
-        let mut unit = self.store.write().await?;
-        let Some(timeline) = unit.timeline(vm)? else {
+        let reads = self.store.read().await?;
+        let Some((mut unit, mut timeline)) = self.store.write_about(reads, vm).await? else {
             return Ok(None);
         };
         if timeline.vm.reclaim.is_some() {
@@ -79,7 +79,6 @@ impl App {
         };
         let disk = work.disk(&timeline);
         let id = EffectId(self.fresh());
-        let mut timeline = timeline;
         unit.record(&mut timeline, &[Change::VmReclaim(Some(id))])?;
         unit.set_reclaim(vm, &work)?;
         unit.commit().await?;
@@ -146,8 +145,8 @@ impl App {
         work: &Reclaim,
         outcome: &Outcome,
     ) -> Result<Option<OperationId>, StoreError> {
-        let mut unit = self.store.write().await?;
-        let Some(mut timeline) = unit.timeline(vm)? else {
+        let reads = self.store.read().await?;
+        let Some((mut unit, mut timeline)) = self.store.write_about(reads, vm).await? else {
             return Ok(None);
         };
         if timeline.vm.reclaim != Some(id) {

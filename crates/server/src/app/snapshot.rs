@@ -1,6 +1,7 @@
 //! Snapshots.
 
 use super::design::{pool_full, refuse_without_memory};
+use super::find::{About, unknown_snapshot};
 use super::order::Order;
 use super::{Answer, App, How, stored};
 use crate::view;
@@ -15,10 +16,9 @@ use tintype_model::operation::{
 use tintype_model::quota::reserved_bytes;
 use tintype_model::refusal::Code;
 use tintype_model::snapshot::{Kind, Quiesce};
-use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
 use tintype_model::{Moment, Refusal, SnapshotId, name};
-use tintype_store::{Page, SnapshotFilter, Unit};
+use tintype_store::{Page, SnapshotFilter};
 use tintype_wire::rest;
 
 /// Which snapshots to list.
@@ -40,14 +40,10 @@ impl App {
     /// # Errors
     /// When there is none; so for all of these.
     pub async fn snapshot(&self, caller: &Caller, id: SnapshotId) -> Answer<rest::Snapshot> {
-        let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
         let mut unit = self.store.read().await.map_err(stored)?;
-        let vm = unit.vm_of(id).map_err(stored)?.ok_or_else(unknown)?;
-        let vm = unit.vm(vm).map_err(stored)?.ok_or_else(unknown)?;
-        let home = self.home(&mut unit, vm.account)?;
-        caller.may(Action::ReadVm, &home, unknown)?;
+        self.find_vm_of(&mut unit, caller, Action::ReadVm, id)?;
         let listed = unit.listed_snapshot(id).map_err(stored)?;
-        Ok(view::snapshot(&listed.ok_or_else(unknown)?))
+        Ok(view::snapshot(&listed.ok_or_else(|| unknown_snapshot(id))?))
     }
 
     /// A page of snapshots (E19, E20, C31).
@@ -81,8 +77,7 @@ impl App {
     /// # Errors
     /// When the machine is unknown.
     pub async fn tree(&self, caller: &Caller, vm: &str) -> Answer<rest::Tree> {
-        let mut unit = self.store.read().await.map_err(stored)?;
-        Ok(view::tree(&self.load(&mut unit, caller, Action::ReadVm, vm)?))
+        Ok(view::tree(&self.read_about(caller, Action::ReadVm, vm).await?))
     }
 
     /// Takes a snapshot.
@@ -109,8 +104,7 @@ impl App {
         };
         let host = self.agent.host().await;
         let expires_at = new.expires_at.as_deref().map(Moment::from_rfc3339).transpose()?;
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::CreateSnapshot, vm)?;
+        let (unit, timeline) = self.write_about(caller, Action::CreateSnapshot, vm).await?;
         let snapshot = SnapshotId(self.fresh());
         let create = CreateSnapshot {
             snapshot,
@@ -146,8 +140,7 @@ impl App {
             Some(other) => return Err(unknown_word("power", other, "as-taken, start or stopped")),
         };
         let host = self.agent.host().await;
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id)?;
+        let (unit, timeline) = self.write_about(caller, Action::RevertSnapshot, id).await?;
         let snapshot = &timeline.snapshots[&id];
         let safety = revert.safety.then(|| SnapshotId(self.fresh()));
         let to = RevertTo::new(snapshot, power, safety);
@@ -168,8 +161,7 @@ impl App {
     /// # Errors
     /// When the snapshot is unknown.
     pub async fn plan_revert(&self, caller: &Caller, id: SnapshotId) -> Answer<rest::Plan> {
-        let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load_of(&mut unit, caller, Action::RevertSnapshot, id)?;
+        let timeline = self.read_about(caller, Action::RevertSnapshot, id).await?;
         Ok(view::plan_revert(&timeline, &timeline.snapshots[&id]))
     }
 
@@ -184,8 +176,7 @@ impl App {
         id: SnapshotId,
     ) -> Answer<rest::Operation> {
         let host = self.agent.host().await;
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load_of(&mut unit, caller, Action::VerifySnapshot, id)?;
+        let (unit, timeline) = self.write_about(caller, Action::VerifySnapshot, id).await?;
         let snapshot = &timeline.snapshots[&id];
         let short = match snapshot.kind {
             Kind::Disk => None,
@@ -201,8 +192,8 @@ impl App {
     /// # Errors
     /// When the snapshot or machine is unknown.
     pub async fn plan_delete(&self, caller: &Caller, target: &DeleteTarget) -> Answer<rest::Plan> {
-        let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.target(&mut unit, caller, target)?;
+        let action = Action::DeleteSnapshot;
+        let timeline = self.read_about(caller, action, target.about()?).await?;
         let forecast = DeleteSnapshots { scope: target.scope() }.forecast(&timeline)?;
         Ok(view::plan_delete(&timeline, &forecast))
     }
@@ -217,24 +208,11 @@ impl App {
         how: How,
         target: &DeleteTarget,
     ) -> Answer<rest::Operation> {
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.target(&mut unit, caller, target)?;
+        let action = Action::DeleteSnapshot;
+        let (unit, timeline) = self.write_about(caller, action, target.about()?).await?;
         let command = Command::DeleteSnapshots(DeleteSnapshots { scope: target.scope() });
         let order = Order { snapshot: target.snapshot(), ..Order::new(command) };
         self.give(unit, timeline, caller, how, order).await
-    }
-
-    fn target(&self, unit: &mut Unit, caller: &Caller, target: &DeleteTarget) -> Answer<Timeline> {
-        let action = Action::DeleteSnapshot;
-        match target {
-            DeleteTarget::All(vm) => self.load(unit, caller, action, vm),
-            DeleteTarget::Of(scope) => match scope {
-                Scope::One(id) | Scope::Subtree(id) | Scope::Children(id) => {
-                    self.load_of(unit, caller, action, *id)
-                }
-                Scope::All => Err(Refusal::new(Code::InvalidRequest).detail("all of what?")),
-            },
-        }
     }
 
     /// Changes name and description (C32).
@@ -247,8 +225,7 @@ impl App {
         id: SnapshotId,
         edit: rest::EditSnapshot,
     ) -> Answer<rest::Snapshot> {
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let mut timeline = self.load_of(&mut unit, caller, Action::EditSnapshot, id)?;
+        let (mut unit, mut timeline) = self.write_about(caller, Action::EditSnapshot, id).await?;
         refuse_user(&timeline, &How::default().asker(caller))?;
         let mut changes = Vec::new();
         if let Some(new) = edit.name {
@@ -299,6 +276,16 @@ pub enum DeleteTarget {
 }
 
 impl DeleteTarget {
+    fn about(&self) -> Answer<About<'_>> {
+        match self {
+            Self::All(vm) => Ok(About::Vm(vm)),
+            Self::Of(Scope::One(id) | Scope::Subtree(id) | Scope::Children(id)) => {
+                Ok(About::Snapshot(*id))
+            }
+            Self::Of(Scope::All) => Err(Refusal::new(Code::InvalidRequest).detail("all of what?")),
+        }
+    }
+
     fn scope(&self) -> Scope {
         match self {
             Self::Of(scope) => *scope,

@@ -8,7 +8,8 @@ use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, Salt
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tintype_model::access::{Action, Caller, Scope};
 use tintype_model::refusal::Code;
 use tintype_model::{Moment, Refusal, TokenId};
@@ -27,6 +28,9 @@ const ATTEMPTS_MOST: u32 = 10;
 const WINDOW_MS: i64 = 60_000;
 /// How many names and addresses are remembered.
 const REMEMBERED_MOST: usize = 10_000;
+
+/// How often it is looked whether who follows something is still let in.
+const LOOKED_AGAIN: Duration = Duration::from_secs(1);
 
 /// Attempts to sign in, by name and by address.
 #[derive(Debug, Default)]
@@ -70,6 +74,24 @@ impl App {
                 .hint("send Authorization: Bearer and a token; tintype login makes one")
         })?;
         Ok(caller(&token, user))
+    }
+
+    /// Ends when a caller is no longer let in as it was: its token is revoked or over, or its user
+    /// is gone or another. What goes on and on is let go of then.
+    pub async fn until_shut_out(self: Arc<Self>, was: Caller) {
+        loop {
+            tokio::time::sleep(LOOKED_AGAIN).await;
+            let found = async { self.store.read().await?.good_token(was.token, self.now()) };
+            match found.await {
+                Ok(found) => {
+                    let is = found.map(|(token, user)| caller(&token, user));
+                    if is.as_ref() != Some(&was) {
+                        return;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "nobody can be let in or shut out"),
+            }
+        }
     }
 
     /// Lets somebody in by password, with a token for a day.

@@ -3,6 +3,7 @@
 use super::design::{
     check_memory, check_vcpus, first_layers, new_mac, nics, pool_full, refuse_without_memory,
 };
+use super::find::unknown_snapshot;
 use super::order::Order;
 use super::{Answer, App, Ground, How, stored};
 use crate::view;
@@ -151,8 +152,7 @@ impl App {
         vm: &str,
     ) -> Answer<rest::Operation> {
         let host = self.agent.host().await;
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm)?;
+        let (unit, timeline) = self.write_about(caller, Action::PowerVm, vm).await?;
         refuse_without_memory(&host, timeline.vm.config.memory_bytes)?;
         self.give(unit, timeline, caller, how, Order::new(Command::StartVm)).await
     }
@@ -169,8 +169,7 @@ impl App {
         vm: &str,
         force: bool,
     ) -> Answer<rest::Operation> {
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::PowerVm, vm)?;
+        let (unit, timeline) = self.write_about(caller, Action::PowerVm, vm).await?;
         let holder = timeline.vm.operation;
         let how = How { queue: how.queue || force, ..how };
         let stop = Command::StopVm(StopVm { force });
@@ -188,8 +187,7 @@ impl App {
     /// # Errors
     /// When it cannot be deleted.
     pub async fn plan_delete_vm(&self, caller: &Caller, vm: &str) -> Answer<rest::Plan> {
-        let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm)?;
+        let timeline = self.read_about(caller, Action::DeleteVm, vm).await?;
         refuse_delete(&timeline)?;
         Ok(view::plan_delete_vm(&timeline))
     }
@@ -204,8 +202,7 @@ impl App {
         how: How,
         vm: &str,
     ) -> Answer<rest::Operation> {
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::DeleteVm, vm)?;
+        let (unit, timeline) = self.write_about(caller, Action::DeleteVm, vm).await?;
         self.give(unit, timeline, caller, how, Order::new(Command::DeleteVm)).await
     }
 
@@ -219,8 +216,7 @@ impl App {
         vm: &str,
         edit: &rest::EditVm,
     ) -> Answer<rest::Plan> {
-        let mut unit = self.store.read().await.map_err(stored)?;
-        let timeline = self.load(&mut unit, caller, Action::ConfigureVm, vm)?;
+        let timeline = self.read_about(caller, Action::ConfigureVm, vm).await?;
         let lost = match other_hardware(&*self.ground, caller, &timeline, edit)? {
             Some(set) => set.refuse(&timeline)?,
             None => Vec::new(),
@@ -240,8 +236,7 @@ impl App {
         vm: &str,
         edit: rest::EditVm,
     ) -> Answer<Edited> {
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let mut timeline = self.load(&mut unit, caller, Action::ReadVm, vm)?;
+        let (mut unit, mut timeline) = self.write_about(caller, Action::ReadVm, vm).await?;
         let id = timeline.vm.id;
         let changes = self.plain_changes(&mut unit, caller, &timeline, &edit)?;
         let hardware = other_hardware(&*self.ground, caller, &timeline, &edit)?;
@@ -317,16 +312,12 @@ impl App {
     ) -> Answer<rest::Operation> {
         name::check_vm_name(&clone.name)?;
         let host = self.agent.host().await;
-        let mut unit = self.store.write().await.map_err(stored)?;
-        let mut timeline = self.load(&mut unit, caller, Action::CloneVm, vm)?;
+        let (mut unit, mut timeline) = self.write_about(caller, Action::CloneVm, vm).await?;
         let account = timeline.vm.account;
         refuse_taken(&mut unit, account, &clone.name)?;
         let from = clone.snapshot.map(SnapshotId);
         let config = match from {
-            Some(id) => {
-                let unknown = || Refusal::new(Code::UnknownSnapshot).detail(id.to_string());
-                &timeline.snapshots.get(&id).ok_or_else(unknown)?.config
-            }
+            Some(id) => &timeline.snapshots.get(&id).ok_or_else(|| unknown_snapshot(id))?.config,
             None => &timeline.vm.config,
         };
         let sizes = timeline.layers.values().map(|layer| layer.size_bytes);

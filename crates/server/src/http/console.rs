@@ -24,7 +24,9 @@ pub(super) async fn follow(
     Path(vm): Path<String>,
 ) -> Reply<Response> {
     let id = app.console_of(&caller, &vm).await?;
-    let said = ReceiverStream::new(app.agent().console(id).await).map(Ok::<_, Infallible>);
+    let shut_out = Arc::clone(&app).until_shut_out(caller);
+    let said = ReceiverStream::new(app.agent().console(id).await).take_until(shut_out);
+    let said = said.map(Ok::<_, Infallible>);
     let kind = [(CONTENT_TYPE, "application/octet-stream")];
     Ok((kind, Body::from_stream(said)).into_response())
 }

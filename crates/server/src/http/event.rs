@@ -46,8 +46,9 @@ pub(super) async fn list(
     }
     let after = text("last-event-id").or(filters.after.as_deref());
     let after = after.and_then(|after| after.parse().ok());
+    let shut_out = Arc::clone(&app).until_shut_out(caller.clone());
     let events = app.follow_events(caller, vm, after).await?;
-    let sent = events.map(|event| {
+    let sent = events.take_until(shut_out).map(|event| {
         let sent = Sent::default().id(event.id.to_string()).event(event.kind.clone());
         let data = serde_json::to_string(&event).unwrap_or_default();
         Ok::<_, Infallible>(sent.data(data))

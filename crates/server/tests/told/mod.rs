@@ -36,6 +36,8 @@ pub struct ToldAgent {
     pub performed: Mutex<Vec<(EffectId, &'static str)>>,
     /// Whether snapshots are never answered, as by an agent that hangs; until they are cancelled.
     pub hangs: bool,
+    /// Whether memory cannot be removed, as from a pool that is broken.
+    pub keeps: bool,
     pub cancelled: Mutex<BTreeSet<EffectId>>,
     pub wake: Notify,
     pub capped: Limit,
@@ -50,6 +52,7 @@ impl Default for ToldAgent {
             guests: Mutex::default(),
             performed: Mutex::default(),
             hangs: false,
+            keeps: false,
             cancelled: Mutex::default(),
             wake: Notify::new(),
             capped: Limit::Unlimited,
@@ -70,6 +73,9 @@ impl Agent for ToldAgent {
             Effect::StopVm(stop) => {
                 self.guests.lock().unwrap().remove(&stop.vm);
                 done
+            }
+            Effect::RemoveMemory { .. } if self.keeps => {
+                Outcome::Failed(Refusal::new(Code::StorageFailed), Facts::default())
             }
             Effect::TakeSnapshot(_) if self.hangs => loop {
                 let cancelled = self.wake.notified();

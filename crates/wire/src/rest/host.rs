@@ -24,6 +24,10 @@ pub struct Host {
     pub kind: String,
     /// Why memory cannot be saved while a guest runs; null if it can.
     pub memory_snapshots_refused: Option<String>,
+    /// Why a machine runs only when all its memory is there; null if it runs before.
+    pub memory_on_demand_refused: Option<String>,
+    /// Why guests cannot be asked to hold still for a snapshot; null if they can.
+    pub quiesce_refused: Option<String>,
     /// Why there is no UEFI; null if there is.
     pub uefi_refused: Option<String>,
     /// Memory that could be given to guests.

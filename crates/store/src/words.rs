@@ -1,0 +1,160 @@
+//! Keywords, found by what tables know of every three letters in their rows.
+
+use crate::sql::{Query, sql};
+use crate::{StoreError, Unit};
+
+/// So many rows that may have a keyword are looked at one by one; of a keyword that more have, a
+/// page is sooner found by looking at the rows in the order of the page.
+const FEW: usize = 8192;
+/// The shortest keyword that the index of words knows.
+const LEAST: usize = 3;
+/// By so many of a keyword's threes of letters, the rarest, its rows are looked for: each that all
+/// rows have takes as long as all the others together.
+const RAREST: usize = 2;
+/// Of how many of a keyword's threes it is looked how rare they are.
+const LOOKED: usize = 32;
+/// After how many rows it is looked how early they come.
+const FIRST: usize = 64;
+
+/// A table with an index of words.
+#[derive(Clone, Copy)]
+pub(crate) enum Worded {
+    Snapshot,
+    Vm,
+}
+
+impl Worded {
+    fn matching(self) -> &'static str {
+        match self {
+            Self::Snapshot => {
+                "SELECT rowid FROM snapshot_words WHERE snapshot_words MATCH $1 LIMIT $2 OFFSET $3"
+            }
+            Self::Vm => "SELECT rowid FROM vm_words WHERE vm_words MATCH $1 LIMIT $2 OFFSET $3",
+        }
+    }
+
+    fn last(self) -> &'static str {
+        match self {
+            Self::Snapshot => "SELECT MAX(seq) AS last FROM snapshot",
+            Self::Vm => "SELECT MAX(seq) AS last FROM vm",
+        }
+    }
+
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Snapshot => &["snapshot.name", "snapshot.description"],
+            Self::Vm => &["vm.name"],
+        }
+    }
+
+    fn row(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot.seq",
+            Self::Vm => "vm.seq",
+        }
+    }
+}
+
+/// A keyword that rows are to have.
+pub(crate) struct Keyword<'a> {
+    table: Worded,
+    keyword: &'a str,
+    /// The rows that may have it, where these are few.
+    rows: Option<Vec<i64>>,
+}
+
+impl Keyword<'_> {
+    /// Goes on with the condition that a row has it.
+    pub(crate) fn push(&self, query: &mut Query) {
+        if let Some(rows) = &self.rows {
+            let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
+            query.push(format!(" AND {} IN ({})", self.table.row(), rows.join(", ")));
+        }
+        query.push(" AND (FALSE");
+        for column in self.table.columns() {
+            query.push(format!(" OR {column} LIKE ")).push_bind(pattern(self.keyword));
+            query.push(" ESCAPE '\\'");
+        }
+        query.push(")");
+    }
+}
+
+impl Unit {
+    /// Looks where a keyword may be.
+    pub(crate) fn keyword<'a>(
+        &mut self,
+        table: Worded,
+        keyword: &'a str,
+    ) -> Result<Keyword<'a>, StoreError> {
+        Ok(Keyword { table, keyword, rows: self.rows_with(table, keyword)? })
+    }
+
+    fn rows_with(&mut self, table: Worded, keyword: &str) -> Result<Option<Vec<i64>>, StoreError> {
+        let letters: Vec<char> = keyword.chars().collect();
+        if letters.len() < LEAST {
+            return Ok(None);
+        }
+        let last = self.last_row(table)?;
+        let mut rarest = Vec::new();
+        for three in letters.windows(LEAST).take(LOOKED) {
+            let three = quoted(&three.iter().collect::<String>());
+            rarest.push((self.estimate(table, &three, last)?, three));
+        }
+        rarest.sort_unstable();
+        rarest.dedup();
+        rarest.truncate(RAREST);
+        let rarest: Vec<String> = rarest.into_iter().map(|(_, three)| three).collect();
+        for words in [rarest.join(" AND "), quoted(keyword)] {
+            if self.estimate(table, &words, last)? > 4 * FEW {
+                continue;
+            }
+            let rows = self.matching(table, &words, FEW, 0)?;
+            if rows.len() < FEW {
+                return Ok(Some(rows));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many rows may match, guessed by how early the first ones come.
+    fn estimate(&mut self, table: Worded, words: &str, last: usize) -> Result<usize, StoreError> {
+        let first = self.matching(table, words, 1, FIRST)?;
+        let row = first.first().map(|&row| usize::try_from(row).unwrap_or(1).max(1));
+        Ok(row.map_or(0, |row| FIRST * last / row))
+    }
+
+    /// The number of the last row.
+    fn last_row(&mut self, table: Worded) -> Result<usize, StoreError> {
+        let last: Option<i64> = self.one(sql(table.last()), |row| row.get("last"))?.flatten();
+        Ok(last.and_then(|last| usize::try_from(last).ok()).unwrap_or(0))
+    }
+
+    fn matching(
+        &mut self,
+        table: Worded,
+        words: &str,
+        most: usize,
+        from: usize,
+    ) -> Result<Vec<i64>, StoreError> {
+        let query = sql(table.matching()).bind(words).bind(most as i64).bind(from as i64);
+        self.all(query, |row| row.get("rowid"))
+    }
+}
+
+/// A text as the index of words is asked for it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// What LIKE finds a keyword by, wherever it is.
+fn pattern(keyword: &str) -> String {
+    let mut text = String::from("%");
+    for c in keyword.chars() {
+        if matches!(c, '\\' | '%' | '_') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('%');
+    text
+}
