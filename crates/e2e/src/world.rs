@@ -87,10 +87,8 @@ impl World {
         if !line.starts_with("tintype: listening on http") {
             bail!("the server did not start: {line:?}\n{}", self.said());
         }
-        let text = fs::read_to_string(self.data.path().join("client.toml"))?;
-        let access: toml::Table = text.parse()?;
-        let key = |name: &str| access.get(name).and_then(toml::Value::as_str).unwrap_or_default();
-        self.client = Some(Client::new(key("url"), key("token"), None)?);
+        let (url, token) = self.access()?;
+        self.client = Some(Client::new(&url, &token, None)?);
         Ok(())
     }
 
@@ -211,16 +209,21 @@ impl World {
     /// # Errors
     /// When there is no server.
     pub fn command(&self, args: &[&str]) -> Result<Command> {
+        let (url, token) = self.access()?;
+        let mut command = Command::new(binary()?);
+        command.args(args).env("TINTYPE_URL", url).env("TINTYPE_TOKEN", token).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// The server's address, and the token of its first administrator.
+    ///
+    /// # Errors
+    /// When there is no server.
+    pub fn access(&self) -> Result<(String, String)> {
         let text = fs::read_to_string(self.data.path().join("client.toml"))?;
         let access: toml::Table = text.parse()?;
         let key = |name: &str| access.get(name).and_then(toml::Value::as_str).unwrap_or_default();
-        let mut command = Command::new(binary()?);
-        command
-            .args(args)
-            .env("TINTYPE_URL", key("url"))
-            .env("TINTYPE_TOKEN", key("token"))
-            .stdin(Stdio::null());
-        Ok(command)
+        Ok((key("url").to_owned(), key("token").to_owned()))
     }
 }
 

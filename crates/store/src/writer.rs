@@ -73,7 +73,8 @@ impl Writer {
         let mut state = self.state.lock().await;
         state.commit();
         let _ = state.run("PRAGMA optimize");
-        empty_log(&state.connection);
+        // Waits for who empties the log already.
+        empty_log(&state.connection, "PRAGMA wal_checkpoint(TRUNCATE)");
     }
 }
 
@@ -92,12 +93,12 @@ fn empty_when(told: &mpsc::Receiver<()>, connection: &Connection) {
     while told.recv().is_ok() {
         thread::sleep(LOGGED);
         while told.try_recv().is_ok() {}
-        empty_log(connection);
+        empty_log(connection, "PRAGMA wal_checkpoint");
     }
 }
 
-fn empty_log(connection: &Connection) {
-    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())) {
+fn empty_log(connection: &Connection, how: &'static str) {
+    if let Err(error) = connection.query_row(how, [], |_| Ok(())) {
         tracing::warn!(%error, "the database's log could not be emptied; it is tried again");
     }
 }

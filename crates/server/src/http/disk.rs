@@ -1,13 +1,14 @@
 //! `/v1/vms/{vm}/disks`
 
 use super::extract::{Body, By, Params, Reply};
+use super::openapi::DoneOrPlanned;
 use super::vm::{Acting, Removing, wait};
 use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
-use tintype_wire::rest::{Disk, EditDisk, List, NewDisk, Operation, Plan, Problem};
+use tintype_wire::rest::{Disk, EditDisk, List, NewDisk, Operation, Problem};
 
 /// Lists the disks of a virtual machine.
 #[utoipa::path(get, path = "/v1/vms/{vm}/disks", tag = "disks",
@@ -42,8 +43,8 @@ pub(super) async fn attach(
 #[utoipa::path(patch, path = "/v1/vms/{vm}/disks/{disk}", tag = "disks", request_body = EditDisk,
     params(("vm" = String, Path, description = "Name or id"),
            ("disk" = String, Path, description = "Name in the guest, or id"), Removing),
-    responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = Plan), (status = "default", body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = DoneOrPlanned),
+              (status = "default", body = Problem)))]
 pub(super) async fn resize(
     State(app): State<Arc<App>>,
     By(caller): By,
@@ -64,8 +65,8 @@ pub(super) async fn resize(
 #[utoipa::path(delete, path = "/v1/vms/{vm}/disks/{disk}", tag = "disks",
     params(("vm" = String, Path, description = "Name or id"),
            ("disk" = String, Path, description = "Name in the guest, or id"), Removing),
-    responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = Plan), (status = "default", body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = DoneOrPlanned),
+              (status = "default", body = Problem)))]
 pub(super) async fn detach(
     State(app): State<Arc<App>>,
     By(caller): By,

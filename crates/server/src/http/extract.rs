@@ -20,6 +20,9 @@ use utoipa::IntoParams;
 /// Longest time a request may wait for an operation.
 const WAIT_MOST: Duration = Duration::from_secs(600);
 
+/// The media type of a refusal.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
 /// A refusal as an answer.
 #[derive(Debug)]
 pub(super) struct No(Box<Problem>);
@@ -34,7 +37,7 @@ impl IntoResponse for No {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::BAD_REQUEST);
         let mut response = (status, Json(*self.0)).into_response();
-        let kind = HeaderValue::from_static("application/problem+json");
+        let kind = HeaderValue::from_static(PROBLEM);
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response
     }

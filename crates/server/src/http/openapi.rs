@@ -1,19 +1,20 @@
 //! The OpenAPI document, made from the handlers.
 
+use super::extract::PROBLEM;
 use super::{
     account, console, disk, domain, event, host, metrics, operation, profile, snapshot, token,
     user, vm,
 };
 use axum::Json;
-use tintype_wire::rest::Problem;
-use utoipa::openapi::OpenApi as Document;
+use tintype_wire::rest::{Operation, Plan, Problem, Vm};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use utoipa::openapi::{OpenApi as Document, RefOr};
+use utoipa::{Modify, OpenApi, ToSchema};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tintype", description = "Virtual machines with a timeline"),
-    modifiers(&Token),
+    modifiers(&Token, &Problems),
     security(("token" = [])),
     components(schemas(Problem)),
     paths(
@@ -44,6 +45,45 @@ impl Modify for Token {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
     }
+}
+
+/// What is said when a request is refused is `application/problem+json` everywhere (RFC 9457).
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut Document) {
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                let refused = operation.responses.responses.get_mut("default");
+                if let Some(RefOr::T(refused)) = refused
+                    && let Some(problem) = refused.content.shift_remove("application/json")
+                {
+                    refused.content.insert(PROBLEM.to_owned(), problem);
+                }
+            }
+        }
+    }
+}
+
+/// The operation that has ended, or with `dry_run` what it would do.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is described, and made of its parts")]
+pub(super) enum DoneOrPlanned {
+    Done(Operation),
+    Planned(Plan),
+}
+
+/// The virtual machine as it is now, or the operation that has ended, or with `dry_run` what it
+/// would do.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is described, and made of its parts")]
+pub(super) enum EditedOrPlanned {
+    Edited(Box<Vm>),
+    Done(Operation),
+    Planned(Plan),
 }
 
 /// The document as text, as it is kept in `openapi/tintype.json`.

@@ -1,6 +1,7 @@
 //! `/v1/snapshots` and what hangs under a virtual machine.
 
 use super::extract::{Body, By, Params, Reply, id, order, page, word};
+use super::openapi::DoneOrPlanned;
 use super::vm::{Acting, wait};
 use crate::app::{App, DeleteTarget, SnapshotQuery};
 use axum::Json;
@@ -14,7 +15,7 @@ use tintype_model::tree::Scope;
 use tintype_model::{Moment, Refusal, SnapshotId};
 use tintype_store::{Page, SnapshotFilter};
 use tintype_wire::rest::{
-    EditSnapshot, List, NewSnapshot, Operation, Plan, Problem, Revert, Snapshot, Tree,
+    EditSnapshot, List, NewSnapshot, Operation, Problem, Revert, Snapshot, Tree,
 };
 use utoipa::IntoParams;
 
@@ -145,8 +146,8 @@ pub(super) async fn create(
 /// Deletes every snapshot of a virtual machine.
 #[utoipa::path(delete, path = "/v1/vms/{vm}/snapshots", tag = "snapshots",
     params(("vm" = String, Path, description = "Name or id"), Deleting),
-    responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = Plan), (status = "default", body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = DoneOrPlanned),
+              (status = "default", body = Problem)))]
 pub(super) async fn delete_all(
     State(app): State<Arc<App>>,
     By(caller): By,
@@ -200,8 +201,8 @@ pub(super) async fn edit(
 /// Deletes a snapshot, or what descends from it.
 #[utoipa::path(delete, path = "/v1/snapshots/{id}", tag = "snapshots",
     params(("id" = String, Path, description = "Id"), Deleting),
-    responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = Plan), (status = "default", body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = DoneOrPlanned),
+              (status = "default", body = Problem)))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     By(caller): By,
@@ -241,8 +242,8 @@ async fn remove(
 /// Goes back to a snapshot.
 #[utoipa::path(post, path = "/v1/snapshots/{id}/revert", tag = "snapshots", request_body = Revert,
     params(("id" = String, Path, description = "Id"), Reverting),
-    responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = Plan), (status = "default", body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = DoneOrPlanned),
+              (status = "default", body = Problem)))]
 pub(super) async fn revert(
     State(app): State<Arc<App>>,
     By(caller): By,

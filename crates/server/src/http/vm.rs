@@ -1,6 +1,7 @@
 //! `/v1/vms`
 
 use super::extract::{Body, By, Params, Reply, duration, operation, order, page, word};
+use super::openapi::{DoneOrPlanned, EditedOrPlanned};
 use crate::app::{App, Edited, How, VmQuery};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tintype_model::OperationId;
 use tintype_model::access::Caller;
 use tintype_store::VmFilter;
-use tintype_wire::rest::{CloneVm, EditVm, List, NewVm, Operation, Plan, Problem, Stop, Vm};
+use tintype_wire::rest::{CloneVm, EditVm, List, NewVm, Operation, Problem, Stop, Vm};
 use utoipa::IntoParams;
 
 /// Which virtual machines to list.
@@ -138,8 +139,8 @@ pub(super) async fn show(
 /// operation where snapshots lose their memory for it.
 #[utoipa::path(patch, path = "/v1/vms/{vm}", tag = "vms", request_body = EditVm,
     params(("vm" = String, Path, description = "Name or id"), Removing),
-    responses((status = 200, body = Vm), (status = 202, body = Operation),
-              (status = 200, body = Plan), (status = "default", body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = EditedOrPlanned),
+              (status = "default", body = Problem)))]
 pub(super) async fn edit(
     State(app): State<Arc<App>>,
     By(caller): By,
@@ -160,8 +161,8 @@ pub(super) async fn edit(
 /// Deletes a virtual machine with its snapshots.
 #[utoipa::path(delete, path = "/v1/vms/{vm}", tag = "vms",
     params(("vm" = String, Path, description = "Name or id"), Removing),
-    responses((status = 202, body = Operation), (status = 200, body = Operation),
-              (status = 200, body = Plan), (status = "default", body = Problem)))]
+    responses((status = 202, body = Operation), (status = 200, body = DoneOrPlanned),
+              (status = "default", body = Problem)))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     By(caller): By,
