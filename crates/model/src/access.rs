@@ -1,7 +1,7 @@
 //! Who may do what (C1, R13): people live in accounts, accounts in a tree of domains, and each
 //! person has a role. One question per request, asked before anything about the object is told.
 
-use crate::id::{AccountId, DomainId, TokenId, UserId};
+use crate::id::{AccountId, DomainId, OperationId, TokenId, UserId};
 use crate::refusal::{Code, Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,9 @@ pub struct Caller {
     pub account: AccountId,
     /// The domains above that account, the root first.
     pub lineage: Vec<DomainId>,
+    /// The id of the operation that this request is for, if it is one that may be repeated: what
+    /// has been accepted once is not accepted again.
+    pub once: Option<OperationId>,
 }
 
 /// What of all there is a caller sees.
@@ -277,6 +280,7 @@ mod tests {
             scope,
             account: MINE,
             lineage: lineage.to_vec(),
+            once: None,
         }
     }
 

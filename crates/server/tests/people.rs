@@ -224,24 +224,60 @@ async fn a_name_means_ones_own_first() -> Result<()> {
     Ok(())
 }
 
+/// Posts with an Idempotency-Key, always the same.
+async fn post_once(world: &World, path: &str, body: &Value) -> Result<(StatusCode, Value)> {
+    let request = axum::http::Request::builder()
+        .method("POST")
+        .uri(path)
+        .header("host", "127.0.0.1:7420")
+        .header("authorization", format!("Bearer {}", world.admin))
+        .header("idempotency-key", "the same")
+        .body(axum::body::Body::from(body.to_string()))?;
+    let response = tower::ServiceExt::oneshot(world.router.clone(), request).await?;
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await?;
+    Ok((status, serde_json::from_slice(&body)?))
+}
+
 /// What holds a secret is not remembered for a request that is repeated.
 #[tokio::test]
 async fn an_answer_with_a_secret_is_not_kept() -> Result<()> {
     let world = World::new().await?;
     let mut secrets = Vec::new();
     for _ in 0..2 {
-        let request = axum::http::Request::builder()
-            .method("POST")
-            .uri("/v1/tokens")
-            .header("host", "127.0.0.1:7420")
-            .header("authorization", format!("Bearer {}", world.admin))
-            .header("idempotency-key", "the same")
-            .body(axum::body::Body::empty())?;
-        let response = tower::ServiceExt::oneshot(world.router.clone(), request).await?;
-        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await?;
-        let made: Value = serde_json::from_slice(&body)?;
+        let (_, made) = post_once(&world, "/v1/tokens", &json!({})).await?;
         secrets.push(made["secret"].as_str().context("it is shown")?.to_owned());
     }
     assert_ne!(secrets[0], secrets[1]);
+    Ok(())
+}
+
+/// What dies between accepting and keeping the answer accepts nothing twice: it is as if the answer
+/// had not been kept. Nor do many that ask the same at once.
+#[tokio::test]
+async fn a_repeated_request_is_accepted_once_whenever_it_is_repeated() -> Result<()> {
+    let world = World::peopled().await?;
+    let new = json!({ "name": "new", "memory_bytes": 1 << 30 });
+    let (_, first) = post_once(&world, "/v1/vms?wait=10s", &new).await?;
+    let database = rusqlite::Connection::open(world.scene.data.path().join("tintype.db"))?;
+    let kept = database.execute("DELETE FROM idempotency", [])?;
+    assert_eq!(kept, 1);
+    let (status, again) = post_once(&world, "/v1/vms?wait=10s", &new).await?;
+    assert_eq!((status, &again["id"]), (StatusCode::OK, &first["id"]));
+
+    let path = format!("/v1/vms/{}/snapshots?queue=true", world.things["mine"].vm);
+    let body = json!({ "kind": "disk" });
+    let asked = (0..8).map(|_| post_once(&world, &path, &body));
+    let mut accepted = std::collections::BTreeSet::new();
+    for answer in futures::future::join_all(asked).await {
+        match answer? {
+            (StatusCode::ACCEPTED, operation) => {
+                accepted.insert(operation["id"].to_string());
+            }
+            (StatusCode::CONFLICT, no) => assert_eq!(no["code"], "key-reused"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(accepted.len(), 1, "{accepted:?}");
     Ok(())
 }

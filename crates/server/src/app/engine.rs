@@ -21,19 +21,29 @@ use tintype_store::{StoreError, Unit, state_of};
 /// How long to wait before a failed database is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// By whom and how a command is given.
+pub(super) struct Asked {
+    /// The id that the operation is to have.
+    pub(super) id: OperationId,
+    /// Who asks.
+    pub(super) asker: Asker,
+    /// Whether it may get in line.
+    pub(super) queue: bool,
+}
+
 impl App {
     /// Admits a command in a transaction that the caller goes on with, or has it get in line.
     pub(super) fn admit(
         &self,
         unit: &mut Unit,
         timeline: &mut Timeline,
-        asker: Asker,
-        queue: bool,
+        asked: Asked,
         command: Command,
         snapshot: Option<SnapshotId>,
     ) -> Answer<Operation> {
+        let Asked { id, asker, queue } = asked;
         let mut operation = Operation {
-            id: OperationId(self.fresh()),
+            id,
             vm: timeline.vm.id,
             snapshot,
             command,

@@ -2,11 +2,12 @@
 //! somebody had asked. What is protected stays, and what is held is asked again.
 
 use super::App;
+use super::engine::Asked;
 use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::operation::{Asker, Command, DeleteSnapshots};
 use tintype_model::tree::Scope;
-use tintype_model::{Moment, SnapshotId, VmId};
+use tintype_model::{Moment, OperationId, SnapshotId, VmId};
 use tintype_store::StoreError;
 
 /// How often it is looked.
@@ -38,8 +39,9 @@ impl App {
         let mut unit = self.store.write().await?;
         let Some(mut timeline) = unit.timeline(vm)? else { return Ok(()) };
         let command = Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(id) });
-        let asker = Asker::tintype();
-        let admitted = self.admit(&mut unit, &mut timeline, asker, false, command, Some(id));
+        let operation = OperationId(self.fresh());
+        let asked = Asked { id: operation, asker: Asker::tintype(), queue: false };
+        let admitted = self.admit(&mut unit, &mut timeline, asked, command, Some(id));
         match admitted {
             Ok(operation) => {
                 if let Err(refusal) = self.go(unit, timeline, operation).await {

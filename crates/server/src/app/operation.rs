@@ -26,6 +26,16 @@ impl App {
         self.follow(id, wait).await
     }
 
+    /// The operation that a request was accepted as, if it was.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn accepted_as(&self, id: OperationId) -> Answer<Option<rest::Operation>> {
+        let mut unit = self.store.read().await.map_err(stored)?;
+        let operation = unit.operation(id).map_err(stored)?;
+        Ok(operation.map(|operation| self.show(&operation)))
+    }
+
     /// Looks whether there is such an operation and the caller may do this to it.
     async fn find_operation(&self, caller: &Caller, action: Action, id: OperationId) -> Answer<()> {
         let unknown = || Refusal::new(Code::UnknownOperation).detail(id.to_string());

@@ -1,11 +1,13 @@
 //! Commands on their way from a request to the engine.
 
+use super::engine::Asked;
 use super::{Answer, App, How, stored};
 use std::sync::Arc;
 use tintype_model::access::{Action, Caller};
 use tintype_model::operation::{Command, Operation};
+use tintype_model::refusal::Code;
 use tintype_model::timeline::Timeline;
-use tintype_model::{Refusal, SnapshotId};
+use tintype_model::{OperationId, Refusal, SnapshotId};
 use tintype_store::Unit;
 use tintype_wire::rest;
 
@@ -80,8 +82,14 @@ impl App {
             caller.may_ever(Action::ForceLimit)?;
         }
         let Order { command, snapshot, forbidden } = order;
-        let asker = how.asker(caller);
-        let operation = self.admit(unit, timeline, asker, how.queue, command, snapshot)?;
+        let id = caller.once.unwrap_or_else(|| OperationId(self.fresh()));
+        if unit.operation(id).map_err(stored)?.is_some() {
+            return Err(Refusal::new(Code::KeyReused)
+                .detail("the same request was accepted meanwhile")
+                .hint("ask again for its answer"));
+        }
+        let asked = Asked { id, asker: how.asker(caller), queue: how.queue };
+        let operation = self.admit(unit, timeline, asked, command, snapshot)?;
         forbidden.map_or(Ok(operation), Err)
     }
 }

@@ -242,6 +242,7 @@ fn caller(token: &Token, user: User) -> Caller {
         scope: token.scope,
         account: user.account,
         lineage: user.lineage,
+        once: None,
     }
 }
 

@@ -1,7 +1,10 @@
 //! A POST that carries an Idempotency-Key is done once: repeated, it gets the first answer again.
+//!
+//! The answer is kept after it is given. What dies in between has accepted an operation whose id
+//! follows from the key, so that the repeated request finds it.
 
 use super::BODY_MOST;
-use super::extract::No;
+use super::extract::{No, operation};
 use crate::app::App;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -13,8 +16,9 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tintype_model::access::Caller;
 use tintype_model::refusal::Code;
-use tintype_model::{Refusal, TokenId};
+use tintype_model::{OperationId, Refusal, TokenId};
 use tintype_store::{Remembered, StoreError};
+use uuid::Builder;
 
 /// Where requests or answers hold secrets.
 const SECRET: [&str; 2] = ["/v1/tokens", "/v1/users"];
@@ -32,12 +36,12 @@ pub(super) async fn remember(
         return next.run(request).await;
     };
     // Who is not known is about to sign in; and what holds a secret is not kept.
-    let token = request.extensions().get::<Caller>().map(|caller| caller.token);
+    let caller = request.extensions().get::<Caller>().cloned();
     let secret = SECRET.contains(&request.uri().path());
-    let Some(token) = token.filter(|_| !secret) else {
+    let Some(caller) = caller.filter(|_| !secret) else {
         return next.run(request).await;
     };
-    match answer(&app, token, key, request, next).await {
+    match answer(&app, caller, key, request, next).await {
         Ok(response) => response,
         Err(refusal) => No::from(refusal).into_response(),
     }
@@ -45,17 +49,18 @@ pub(super) async fn remember(
 
 async fn answer(
     app: &App,
-    token: TokenId,
+    caller: Caller,
     key: String,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
+    let token = caller.token;
     if key.is_empty() || key.len() > KEY_MOST {
         return Err(Refusal::new(Code::InvalidRequest)
             .detail(format!("an Idempotency-Key of {} characters", key.len()))
             .hint("1 to 255 characters"));
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let body = to_bytes(body, BODY_MOST)
         .await
         .map_err(|_| Refusal::new(Code::BodyTooLarge).hint("1 MiB at most"))?;
@@ -69,6 +74,11 @@ async fn answer(
         }
         return Ok(replay(known));
     }
+    let once = operation_id(token, &key, &asked);
+    if let Some(accepted) = app.accepted_as(once).await? {
+        return Ok(operation(accepted));
+    }
+    parts.extensions.insert(Caller { once: Some(once), ..caller });
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     if !response.status().is_success() {
         return Ok(response);
@@ -91,6 +101,15 @@ async fn answer(
     };
     kept.await.map_err(failed)?;
     Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+/// The id of what a request with a key starts: of the first bits of a hash of all that makes it the
+/// same request.
+fn operation_id(token: TokenId, key: &str, asked: &str) -> OperationId {
+    let hash = Sha256::digest(format!("{token}\n{asked}\n{key}"));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    OperationId(Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 fn replay(known: Remembered) -> Response {
