@@ -302,17 +302,19 @@ fn safe_revert() -> Result<()> {
     kill_at_every_step(&SAFE_REVERT)
 }
 
-/// E29, R11: killed at every step, finished or undone by asking what is there.
+/// E29, R11, P24: killed at every step, finished or undone by asking what is there.
 #[test]
 fn create_with_memory() -> Result<()> {
     kill_at_every_step(&TAKE_MEMORY)
 }
 
+/// P25: so for reverts.
 #[test]
 fn revert_with_memory() -> Result<()> {
     kill_at_every_step(&REVERT)
 }
 
+/// P25: and for deletes.
 #[test]
 fn delete_with_memory() -> Result<()> {
     kill_at_every_step(&DELETE)
@@ -328,6 +330,7 @@ fn removal_of_a_layer() -> Result<()> {
     kill_at_every_step(&REMOVE)
 }
 
+/// P24: without memory.
 #[test]
 fn create_of_disks() -> Result<()> {
     kill_at_every_step(&TAKE_DISKS)

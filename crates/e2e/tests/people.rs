@@ -5,7 +5,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use tintype_e2e::{TestVm, World};
 
-/// C1, R13: an account with a user who signs in by password and sees nothing but the account's.
+/// C1, R13, P21: an account with a user who signs in by password and sees nothing but the
+/// account's.
 #[test]
 fn a_user_signs_in_and_sees_the_own_account() -> Result<()> {
     let world = World::start()?;

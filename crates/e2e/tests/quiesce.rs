@@ -1,5 +1,5 @@
 //! Quiesced snapshots: the guest agent freezes the filesystems, the disks are switched, and
-//! whatever happens the filesystems are thawed (replay cases 38 and 39).
+//! whatever happens the filesystems are thawed (P38, P39).
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ fn a_quiesced_snapshot_has_everything_written(world: &World, debian: &Debian) ->
     debian.wait_for_rows(3).map(drop)
 }
 
-/// Replay case 38: frozen, then it fails; the guest is thawed and nothing is left behind.
+/// Frozen, then it fails; the guest is thawed and nothing is left behind.
 fn a_snapshot_that_fails_leaves_nothing_frozen(world: &World, debian: &Debian) -> Result<()> {
     let vm = &debian.vm;
     let saboteur = Saboteur::of(vm)?;
@@ -146,6 +146,7 @@ fn whoever_dies_nothing_stays_frozen(world: &mut World, debian: &Debian) -> Resu
     Ok(())
 }
 
+/// P38: frozen for an instant, and thawed whatever fails or dies.
 #[test]
 fn filesystems_are_frozen_for_a_snapshot_and_never_longer() -> Result<()> {
     let mut world = World::start()?;
@@ -158,7 +159,7 @@ fn filesystems_are_frozen_for_a_snapshot_and_never_longer() -> Result<()> {
     debian.check_database()
 }
 
-/// Replay case 39: without an agent there is a clear error, or a snapshot that says what it is.
+/// P39: without an agent there is a clear error, or a snapshot that says what it is.
 #[test]
 fn without_an_agent_nothing_is_promised() -> Result<()> {
     let world = World::start()?;

@@ -28,7 +28,7 @@ fn check(world: &World, path: &str, body: &impl serde::Serialize, code: &str) ->
     Ok(())
 }
 
-/// R14, C22, E7, E10, E11, C38.
+/// R14, C22, E7, E10, E11, C38, P41.
 #[test]
 fn what_makes_no_sense_is_refused() -> Result<()> {
     let world = World::start()?;

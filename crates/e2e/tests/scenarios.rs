@@ -41,8 +41,9 @@ fn code<T>(answer: Result<T, ClientError>) -> Result<String> {
     }
 }
 
-/// A6, C28, E6, E7, E23, E31, R15, C22: memory on and off, running and stopped: three can be, one
-/// is refused; an outsider's first steps: create, list, delete, the list is empty.
+/// A6, C28, E6, E7, E23, E31, R15, C22, P1, P3, P6, P8, P11, P26: memory on and off, running and
+/// stopped: three can be, one is refused; an outsider's first steps: create, list, delete, the
+/// list is empty.
 #[test]
 fn created_in_every_state_and_deleted() -> Result<()> {
     let world = World::start()?;
@@ -75,8 +76,9 @@ fn created_in_every_state_and_deleted() -> Result<()> {
     Ok(())
 }
 
-/// A1, A3, A4, A7, A10, C2, C3, E17, E21, E18, E32, E33, E34, R3: a tree A → B, C of both kinds; to
-/// every node from running and from stopped; stopping keeps all of it (E40).
+/// A1, A3, A4, A7, A10, C2, C3, E17, E21, E18, E32, E33, E34, R3, P2, P7, P14, P19, P27, P34:
+/// a tree A → B, C of both kinds; to every node from running and from stopped; stopping keeps all
+/// of it (E40).
 #[test]
 fn every_node_is_gone_back_to_from_every_state() -> Result<()> {
     let world = World::start()?;
@@ -118,8 +120,9 @@ fn every_node_is_gone_back_to_from_every_state() -> Result<()> {
     Ok(())
 }
 
-/// E15, E35, R6, R8: what a volume manager once lost: with s1, s2, s3 taken, a revert to s2, s4,
-/// and s2 and s1 deleted, s3 has still all its layers; the current, any and all can go.
+/// E15, E35, R6, R8, P18, P23, P28: what a volume manager once lost: with s1, s2, s3 taken, a
+/// revert to s2, s4, and s2 and s1 deleted, s3 has still all its layers; the current, any and all
+/// can go.
 #[test]
 fn what_is_left_after_deleting_is_whole() -> Result<()> {
     let world = World::start()?;
@@ -152,9 +155,9 @@ fn what_is_left_after_deleting_is_whole() -> Result<()> {
     Ok(())
 }
 
-/// C17, E8, E9, E36, E37, R5: with snapshots no disk comes, goes or changes its size; hardware
-/// changes with snapshots of disks, and with memory snapshots when these may lose their memory; a
-/// revert restores the hardware.
+/// C17, E8, E9, E36, E37, R5, P4, P9, P10, P22, P29, P30: with snapshots no disk comes, goes or
+/// changes its size; hardware changes with snapshots of disks, and with memory snapshots when
+/// these may lose their memory; a revert restores the hardware.
 #[test]
 fn hardware_and_disks_change_as_the_snapshots_allow() -> Result<()> {
     let world = World::start()?;
@@ -202,6 +205,14 @@ fn hardware_and_disks_change_as_the_snapshots_allow() -> Result<()> {
         world.wait(client.patch(&format!("{vdb}?wait=30s"), &json!({ "size_bytes": 40 << 20 })))?;
     vm.start(&world)?;
     assert_eq!(vm.guest.epochs()?.disks.len(), 3, "the guest has another disk");
+    remember(&vm, 7)?;
+    let three = vm.snapshot(&world, "three", "disk")?;
+    remember(&vm, 8)?;
+    cut_power(&world, &vm)?;
+    vm.revert(&world, &three)?;
+    vm.start(&world)?;
+    assert_eq!(vm.guest.epochs()?.disks, [7, 7, 7]);
+    world.delete(&vm.path("/snapshots"))?;
     let grown = json!({ "size_bytes": 96 << 20 });
     let _: Operation = world.wait(client.patch(&vm.path("/disks/vdc?wait=30s"), &grown))?;
     let smaller = json!({ "size_bytes": 1 << 20 });
@@ -375,8 +386,8 @@ fn power_is_cut_while_memory_is_saved() -> Result<()> {
     Ok(())
 }
 
-/// A9, A15, C11, E16, R1, R4, R7, and what the command line makes of it: a safe revert, a proof
-/// that a snapshot is whole, lines, plans, protection; on real guests.
+/// A9, A15, C11, E16, R1, R4, R7, P33, P40, and what the command line makes of it: a safe revert,
+/// a proof that a snapshot is whole, lines, plans, protection; on real guests.
 #[test]
 fn the_command_line_reverts_safely_and_verifies() -> Result<()> {
     let world = World::start()?;
@@ -441,8 +452,8 @@ fn the_command_line_reverts_safely_and_verifies() -> Result<()> {
     Ok(())
 }
 
-/// E10, E11, E26, R9, R19: a second operation on a machine is refused while one runs, whatever the
-/// two are; others run beside it.
+/// E10, E11, E26, R9, R19, P32: a second operation on a machine is refused while one runs,
+/// whatever the two are; others run beside it.
 #[test]
 fn one_operation_at_a_time_for_each_machine() -> Result<()> {
     let world = World::start()?;
@@ -518,8 +529,8 @@ fn progress_is_told_and_never_goes_back() -> Result<()> {
     Ok(())
 }
 
-/// A snapshot that somebody takes inside a layer's file by another tool is none of ours: it is not
-/// shown, and harms nothing.
+/// P35: a snapshot that somebody takes inside a layer's file by another tool is none of ours: it
+/// is not shown, and harms nothing.
 #[test]
 fn a_foreign_snapshot_is_not_shown() -> Result<()> {
     let world = World::start()?;
@@ -543,8 +554,8 @@ fn a_foreign_snapshot_is_not_shown() -> Result<()> {
     Ok(())
 }
 
-/// A merge that fails for one disk after it was done for the other leaves records that match the
-/// files, a guest that runs, and is done as soon as it can be.
+/// P36: a merge that fails for one disk after it was done for the other leaves records that match
+/// the files, a guest that runs, and is done as soon as it can be.
 #[test]
 fn half_a_merge_is_recorded_as_it_is() -> Result<()> {
     let world = World::start()?;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tintype_e2e::{Pool, TestVm, World, new_vm};
 use tintype_wire::rest::{EditSnapshot, NewVm, Plan, Revert, Snapshot};
 
-/// A8, A11, A12, C33, C34, C36, E4, E15, E33, E34, E35: a tree grows, is drawn, pruned, and leaves
-/// nothing behind.
+/// A8, A11, A12, C33, C34, C36, E4, E15, E33, E34, E35, P12: a tree grows, is drawn, pruned, and
+/// leaves nothing behind.
 #[test]
 fn a_tree_grows_and_is_pruned_to_nothing() -> Result<()> {
     let world = World::start()?;
