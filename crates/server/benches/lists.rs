@@ -21,12 +21,14 @@ use tintype_server::{Gate, router};
 use tintype_store::Store;
 use told::ToldAgent;
 
-/// How often each list is asked for.
-const TIMES: usize = 1000;
+/// How many rounds there are: others work on the same machine, now more, now less.
+const ROUNDS: usize = 5;
+/// How often each list is asked for in a round.
+const TIMES: usize = 200;
 /// How many clients create at the same time.
 const CLIENTS: u32 = 64;
-/// For how long.
-const CREATING: Duration = Duration::from_secs(8);
+/// For how long in a round.
+const CREATING: Duration = Duration::from_secs(3);
 
 struct Server {
     url: String,
@@ -135,62 +137,81 @@ async fn lists(server: &Server, machines: u32, each: u32) -> Result<()> {
         ("virtual machines by keyword", admin, "/v1/vms?keyword=vm199".into()),
         ("virtual machines, as a user", &user, "/v1/vms".into()),
     ];
-    println!("| a page of 100 | items | p50 | p99 | most |\n|---|---|---|---|---|");
-    for (what, token, path) in queries {
-        let mut taken = Vec::new();
-        let mut items = 0;
-        for _ in 0..TIMES + 20 {
-            let (page, took) = server.get(token, &path).await?;
-            taken.push(took);
-            items = page["items"].as_array().map_or(0, Vec::len);
+    let mut measured: Vec<[Vec<Duration>; 2]> = vec![Default::default(); queries.len()];
+    let mut items = vec![0; queries.len()];
+    for _ in 0..ROUNDS {
+        for (n, (_, token, path)) in queries.iter().enumerate() {
+            let mut taken = Vec::new();
+            for _ in 0..TIMES + 20 {
+                let (page, took) = server.get(token, path).await?;
+                taken.push(took);
+                items[n] = page["items"].as_array().map_or(0, Vec::len);
+            }
+            // The first ones fill caches.
+            let mut taken = taken.split_off(20);
+            taken.sort();
+            for (all, percent) in measured[n].iter_mut().zip([50, 99]) {
+                all.push(taken[(taken.len() - 1) * percent / 100]);
+            }
         }
-        // The first ones fill caches.
-        let mut taken = taken.split_off(20);
-        taken.sort();
-        let at = |percent: usize| ms(taken[(taken.len() - 1) * percent / 100]);
-        println!("| {what} | {items} | {} | {} | {} |", at(50), at(99), at(100));
+    }
+    println!("| a page of 100, median of {ROUNDS} rounds (least to most) | items | p50 | p99 |");
+    println!("|---|---|---|---|");
+    for ((what, ..), (items, [p50, p99])) in queries.iter().zip(items.iter().zip(measured)) {
+        println!("| {what} | {items} | {} | {} |", spread(p50, ms), spread(p99, ms));
     }
     Ok(())
+}
+
+/// The median of some rounds, and the least and the most.
+fn spread<T: Ord + Copy>(mut rounds: Vec<T>, show: impl Fn(T) -> String) -> String {
+    rounds.sort();
+    let (least, most) = (rounds[0], rounds[rounds.len() - 1]);
+    format!("{} ({} to {})", show(rounds[rounds.len() / 2]), show(least), show(most))
 }
 
 /// Creates on machine after machine, by many clients at once; each is durable when it is answered.
 async fn creates(server: Server, machines: u32) -> Result<()> {
     let server = Arc::new(server);
     let next = Arc::new(AtomicU32::new(0));
-    let until = Instant::now() + CREATING;
-    let begun = Instant::now();
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            let (server, next) = (Arc::clone(&server), Arc::clone(&next));
-            tokio::spawn(async move {
-                let mut taken = Vec::new();
-                while Instant::now() < until {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= machines {
-                        break;
-                    }
-                    let begun = Instant::now();
-                    let vm = format!("30000000-0000-4000-8000-{n:012x}");
-                    let path = format!("/v1/vms/{vm}/snapshots");
-                    server.post(&path, json!({ "name": "new" })).await?;
-                    taken.push(begun.elapsed());
-                }
-                anyhow::Ok(taken)
-            })
-        })
-        .collect();
-    let mut taken = Vec::new();
-    for client in clients {
-        taken.extend(client.await??);
+    let (mut rates, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| tokio::spawn(create(Arc::clone(&server), Arc::clone(&next), machines)))
+            .collect();
+        let mut taken = Vec::new();
+        for client in clients {
+            taken.extend(client.await??);
+        }
+        ensure!(!taken.is_empty(), "nothing was created");
+        taken.sort();
+        rates.push((taken.len() as f64 / begun.elapsed().as_secs_f64()) as u64);
+        p50.push(taken[(taken.len() - 1) / 2]);
+        p99.push(taken[(taken.len() - 1) * 99 / 100]);
     }
-    let elapsed = begun.elapsed();
-    ensure!(!taken.is_empty(), "nothing was created");
-    taken.sort();
-    let rate = taken.len() as f64 / elapsed.as_secs_f64();
-    let at = |percent: usize| ms(taken[(taken.len() - 1) * percent / 100]);
     println!("\n| creates, durable when answered | per second | p50 | p99 |\n|---|---|---|---|");
-    println!("| {CLIENTS} clients at once | {rate:.0} | {} | {} |", at(50), at(99));
+    let rates = spread(rates, |rate| rate.to_string());
+    let (p50, p99) = (spread(p50, ms), spread(p99, ms));
+    println!("| {CLIENTS} clients at once | {rates} | {p50} | {p99} |");
     Ok(())
+}
+
+/// One client's creates in a round.
+async fn create(server: Arc<Server>, next: Arc<AtomicU32>, machines: u32) -> Result<Vec<Duration>> {
+    let until = Instant::now() + CREATING;
+    let mut taken = Vec::new();
+    while Instant::now() < until {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        if n >= machines {
+            break;
+        }
+        let begun = Instant::now();
+        let path = format!("/v1/vms/30000000-0000-4000-8000-{n:012x}/snapshots");
+        server.post(&path, json!({ "name": "new" })).await?;
+        taken.push(begun.elapsed());
+    }
+    Ok(taken)
 }
 
 /// How long the real binary takes with that database, if it is built.
