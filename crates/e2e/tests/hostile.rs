@@ -11,7 +11,8 @@ use tintype_e2e::World;
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_schema_conformance";
 
-/// No answer is a 5xx, and none is another than the description says.
+/// No answer is a 5xx, and none is another than the description says. `TINTYPE_EXAMPLES` is how
+/// many are drawn for each operation, beside those that the description itself leads to.
 #[test]
 fn hostile_requests_get_the_answers_described() -> Result<()> {
     let client =

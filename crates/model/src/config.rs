@@ -22,6 +22,21 @@ pub struct Config {
     pub platform: Platform,
 }
 
+impl Config {
+    /// A machine with one processor, a megabyte and nothing else in it.
+    pub fn bare(platform: Platform) -> Self {
+        Self {
+            vcpus: 1,
+            memory_bytes: 1 << 20,
+            firmware: Firmware::Bios,
+            kernel: None,
+            nics: Vec::new(),
+            disks: Vec::new(),
+            platform,
+        }
+    }
+}
+
 /// What of the hypervisor has to be the same for a snapshot's memory to load.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Platform {

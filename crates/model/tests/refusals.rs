@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use tintype_model::access::Role;
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::change::Change;
-use tintype_model::config::{Accel, Config, Disk, Firmware, Platform, Role as DiskRole};
+use tintype_model::config::{Accel, Config, Disk, Platform, Role as DiskRole};
 use tintype_model::effect::{After, NewDisk, Source};
 use tintype_model::layer::{Format, LayerFile};
 use tintype_model::operation::{
@@ -29,15 +29,7 @@ fn capabilities() -> Capabilities {
 }
 
 fn config() -> Config {
-    Config {
-        vcpus: 1,
-        memory_bytes: 1 << 20,
-        firmware: Firmware::Bios,
-        kernel: None,
-        nics: Vec::new(),
-        disks: Vec::new(),
-        platform: platform(),
-    }
+    Config::bare(platform())
 }
 
 const ONE: SnapshotId = SnapshotId(Uuid::from_u128(1));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tintype_model::capability::Capabilities;
 use tintype_model::change::Change;
-use tintype_model::config::{Accel, Config, Disk, Firmware, Platform, Role};
+use tintype_model::config::{Accel, Config, Disk, Platform, Role};
 use tintype_model::effect::{Effect, Facts, Outcome};
 use tintype_model::layer::{DEPTH_MOST, Format, Layer, LayerFile};
 use tintype_model::operation::{
@@ -124,13 +124,8 @@ impl Machine {
         let disk = DiskId(Uuid::from_u128(1));
         let base = LayerId(Uuid::from_u128(2));
         let config = Config {
-            vcpus: 1,
-            memory_bytes: 1 << 20,
-            firmware: Firmware::Bios,
-            kernel: None,
-            nics: Vec::new(),
             disks: vec![Disk { id: disk, size_bytes: 1 << 20, role: Role::Data }],
-            platform: platform(),
+            ..Config::bare(platform())
         };
         let mut timeline = Timeline::of(Vm {
             id: VmId(Uuid::from_u128(3)),

@@ -105,6 +105,7 @@ impl Unit {
         rarest.truncate(RAREST);
         let rarest: Vec<String> = rarest.into_iter().map(|(_, three)| three).collect();
         for words in [rarest.join(" AND "), quoted(keyword)] {
+            // Certainly too many, however rough the guess.
             if self.estimate(table, &words, last)? > 4 * FEW {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tintype_model::access::Reach;
-use tintype_model::config::{Accel, Config, Firmware, Platform};
+use tintype_model::config::{Accel, Config, Platform};
 use tintype_model::settings::Settings;
 use tintype_model::vm::{Vm, VmState};
 use tintype_model::{AccountId, Moment, VmId};
@@ -11,21 +11,12 @@ use uuid::Uuid;
 
 fn vm(n: u128, name: &str) -> Vm {
     let platform = Platform { machine: String::new(), cpu: String::new(), accel: Accel::Tcg };
-    let config = Config {
-        vcpus: 1,
-        memory_bytes: 1 << 20,
-        firmware: Firmware::Bios,
-        kernel: None,
-        nics: Vec::new(),
-        disks: Vec::new(),
-        platform,
-    };
     Vm {
         id: VmId(Uuid::from_u128(n)),
         account: AccountId(Uuid::from_u128(2)),
         name: name.to_owned(),
         state: VmState::Stopped,
-        config,
+        config: Config::bare(platform),
         settings: Settings::default(),
         generation: Uuid::from_u128(n),
         current: None,

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use tintype_drivers::diary::Scrap;
 use tintype_drivers::fake::Fake;
 use tintype_model::change::Change;
-use tintype_model::config::{Config, Disk, Firmware, Kernel, Role};
+use tintype_model::config::{Config, Disk, Kernel, Role};
 use tintype_model::effect::{Effect, Facts, NewDisk, Outcome, Source};
 use tintype_model::layer::{Format, Layer, LayerFile};
 use tintype_model::operation::{
@@ -117,14 +117,12 @@ impl<H: Host> Bench<H> {
     }
 
     fn machine(&self, id: VmId, disks: Vec<Disk>) -> Vm {
+        let platform = self.host.hypervisor().capabilities().platform.clone();
         let config = Config {
-            vcpus: 1,
             memory_bytes: MEMORY_BYTES,
-            firmware: Firmware::Bios,
             kernel: Some(Kernel { initrd: true, append: "console=ttyS0 quiet".into() }),
-            nics: Vec::new(),
             disks,
-            platform: self.host.hypervisor().capabilities().platform.clone(),
+            ..Config::bare(platform)
         };
         Vm {
             id,
