@@ -18,11 +18,25 @@ pub(crate) fn lists(root: &Path, machines: u32, each: u32) -> Result<()> {
 /// How long guests of these sizes stand still for snapshots and reverts.
 pub(crate) fn shutter(root: &Path, memory: &str, runs: u32) -> Result<()> {
     crate::guest::build(root)?;
+    run(&mut Command::new(root.join("scripts/libvirt")))?;
     let packages = ["--package", "tintype", "--package", "tintype-e2e"];
     run(cargo(root).args(["build", "--release"]).args(packages))?;
     let program = root.join("target/release/shutter");
     let runs = runs.to_string();
-    measure(root, "shutter", Command::new(program).args(["--memory", memory, "--runs", &runs]))
+    let pictures = root.join("docs/benchmarks");
+    fs::create_dir_all(&pictures)?;
+    let mut command = Command::new(program);
+    command.args(["--memory", memory, "--runs", &runs]).arg("--pictures").arg(pictures);
+    measure(root, "shutter", &mut command)
+}
+
+/// Many clients at once, and many guests.
+pub(crate) fn soak(root: &Path, seconds: u64) -> Result<()> {
+    crate::guest::build(root)?;
+    let packages = ["--package", "tintype", "--package", "tintype-e2e"];
+    run(cargo(root).args(["build", "--release"]).args(packages))?;
+    let program = root.join("target/release/soak");
+    measure(root, "soak", Command::new(program).args(["--seconds", &seconds.to_string()]))
 }
 
 fn cargo(root: &Path) -> Command {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod coverage;
+mod fuzz;
 mod guest;
 mod openapi;
 mod planted;
@@ -46,6 +47,20 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         from: u64,
     },
+    /// Feed whatever parses outside bytes with bytes that nobody would send, under libFuzzer
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Only these targets
+        targets: Vec<String>,
+    },
+    /// Have many clients hammer one server, and snapshot many guests at once
+    Soak {
+        /// For how long
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
     /// Plant bugs into a copy of the sources and see that the simulator finds them
     Planted {
         /// Look for seeds that find them, and write these down
@@ -86,6 +101,8 @@ fn main() -> Result<()> {
         Task::Bench(Bench::Shutter { memory, runs }) => bench::shutter(root, &memory, runs),
         Task::Kills => kills(root),
         Task::Sim { seeds, from } => sim(root, seeds, from),
+        Task::Fuzz { seconds, targets } => fuzz::fuzz(root, seconds, &targets),
+        Task::Soak { seconds } => bench::soak(root, seconds),
         Task::Planted { hunt } => planted::planted(root, hunt),
     }
 }

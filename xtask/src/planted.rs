@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// Where the bugs are described.
 const BUGS: &str = "crates/sim/planted.toml";
 /// How many seeds are tried to find one that finds a bug.
-const HUNT: u64 = 4000;
+const HUNT: u64 = 10_000;
 
 #[derive(Debug, Deserialize)]
 struct Bugs {

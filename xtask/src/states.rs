@@ -242,6 +242,7 @@ fn machine(state: VmState) -> Timeline {
         operation: None,
         reclaim: None,
         created_at: Moment(0),
+        findings: BTreeSet::new(),
     });
     let layer = layer(5);
     timeline.apply(&Change::LayerAdded(Layer::fresh(layer, DISK, None)));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tintype_drivers::Host;
 use tintype_model::effect::{Effect, Facts, Outcome};
 use tintype_model::refusal::Code;
-use tintype_model::{EffectId, Refusal};
+use tintype_model::{EffectId, Refusal, VmId};
 use tintype_wire::agent::Progress;
 
 /// How long to wait before a journal that cannot be read is tried again.
@@ -118,10 +118,13 @@ impl<H: Host> Hand<H> {
         self.throw_away(id, litter);
     }
 
-    /// Forgets every effect but those that are still open elsewhere.
-    pub fn forget_but(&self, open: &BTreeSet<EffectId>) {
+    /// Forgets every effect but those that are still open elsewhere, and those on machines that are
+    /// not `known` there and may be taken up by their manifests: how they ended is needed then.
+    pub fn forget_but(&self, open: &BTreeSet<EffectId>, known: &BTreeSet<VmId>) {
         for id in self.journals.all() {
-            if !open.contains(&id) {
+            let vm = self.journals.vm(id).filter(|vm| !known.contains(vm));
+            let lost = vm.is_some_and(|vm| self.host.premises().manifest(vm).is_some());
+            if !open.contains(&id) && !lost {
                 self.forget(id);
             }
         }

@@ -11,7 +11,7 @@ use tintype_drivers::diary::now_ms;
 use tintype_drivers::steps;
 use tintype_drivers::{Diary, Note};
 use tintype_model::effect::{Effect, Outcome};
-use tintype_model::{EffectId, Moment};
+use tintype_model::{EffectId, Moment, VmId};
 use tintype_wire::agent::Progress;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,6 +103,14 @@ impl Journals {
             }
         }
         Ok(begun.zip(ended))
+    }
+
+    /// The machine that an effect is about, if that can be read.
+    pub(crate) fn vm(&self, id: EffectId) -> Option<VmId> {
+        self.lines(id).ok()?.into_iter().find_map(|line| match line {
+            Line::Begun(effect) => Some(effect.vm()),
+            Line::Noted(_) | Line::Ended(_) => None,
+        })
     }
 
     /// What is written of an effect. A line that was not written whole is as if not written.

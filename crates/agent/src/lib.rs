@@ -3,13 +3,21 @@
 
 mod console;
 mod disks;
+mod fake;
 mod hand;
+mod holders;
 mod host;
 mod journal;
 mod litter;
 mod local;
+mod memory;
+mod mixed;
 mod perform;
+pub mod sight;
 
+pub use fake::FakeAgent;
 pub use hand::Hand;
 pub use journal::{Files, Journals, Sheet, Shelf, begun};
 pub use local::{Helpers, LocalAgent, OpenError};
+pub use memory::Memory;
+pub use mixed::MixedAgent;

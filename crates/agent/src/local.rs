@@ -2,8 +2,10 @@
 
 use crate::console::Consoles;
 use crate::hand::Hand;
+use crate::holders::Holders;
 use crate::host;
 use crate::journal::{Files, Journals, begun};
+use crate::sight;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,15 +15,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tintype_drivers::qemu::{Folder, PageServers, ProbeError, Qemu, Watch, probe};
-use tintype_drivers::{GuestUser, Hypervisor, steps, volume};
+use tintype_drivers::{GuestUser, Hypervisor, Premises, steps, volume};
 use tintype_model::config::Accel;
 use tintype_model::effect::{Effect, Facts, Outcome};
+use tintype_model::finding::{Repair, Sighting};
+use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, Refusal, VmId};
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
+
+/// How long what was found out about who has files open is good for.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why an agent cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +49,8 @@ pub struct LocalAgent {
     shared: Arc<Shared>,
     consoles: Consoles,
     turns: Mutex<BTreeMap<VmId, Arc<AsyncMutex<()>>>>,
+    /// Who has files open, and since when we know.
+    holders: Arc<Mutex<Option<(Instant, Holders)>>>,
 }
 
 struct Shared {
@@ -101,6 +111,7 @@ impl LocalAgent {
             shared: Arc::new(shared),
             consoles: Consoles::default(),
             turns: Mutex::default(),
+            holders: Arc::default(),
         };
         for vm in agent.shared.hand.host().machines() {
             agent.consoles.follow(vm, agent.folder(vm));
@@ -130,6 +141,15 @@ impl LocalAgent {
         }
         self.consoles.follow(vm, self.folder(vm));
     }
+}
+
+/// Runs what waits for files on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let failed =
+        |error: tokio::task::JoinError| Err(Refusal::new(Code::Internal).detail(error.to_string()));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(failed)
 }
 
 fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
@@ -206,8 +226,8 @@ impl Agent for LocalAgent {
         self.shared.hand.forget(id);
     }
 
-    async fn forget_but(&self, open: BTreeSet<EffectId>) {
-        self.shared.hand.forget_but(&open);
+    async fn forget_but(&self, open: BTreeSet<EffectId>, known: BTreeSet<VmId>) {
+        self.shared.hand.forget_but(&open, &known);
     }
 
     fn progress(&self, id: EffectId) -> Option<Progress> {
@@ -281,6 +301,51 @@ impl Agent for LocalAgent {
             machines.into_iter().map(look).collect()
         };
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+
+    async fn look(&self, vm: VmId, settle: BTreeSet<String>) -> Option<Sighting> {
+        let turn = self.turn(vm).try_lock_owned().ok()?;
+        let (shared, holders) = (Arc::clone(&self.shared), Arc::clone(&self.holders));
+        let folder = self.folder(vm);
+        let look = move || {
+            let _turn = turn;
+            let qemu = shared.hand.host();
+            let mut sighting = sight::look(qemu, vm, &settle)
+                .inspect_err(|error| tracing::warn!(%vm, %error, "cannot look at a machine"))
+                .ok()?;
+            let mut known = holders.lock().expect("no holder panics");
+            let (looked, holders) = match known.take() {
+                Some(known) if known.0.elapsed() < LOOK_AGAIN => known,
+                _ => (Instant::now(), Holders::look(&qemu.processes())),
+            };
+            let open = |name: &String| Some((name.clone(), holders.of(&folder.path().join(name))?));
+            sighting.holders = sighting.files.keys().filter_map(open).collect();
+            *known = Some((looked, holders));
+            Some(sighting)
+        };
+        tokio::task::spawn_blocking(look).await.ok().flatten()
+    }
+
+    async fn survey(&self) -> Vec<Survey> {
+        let shared = Arc::clone(&self.shared);
+        let survey = move || {
+            let qemu = shared.hand.host();
+            qemu.machines().into_iter().map(|vm| sight::survey(qemu, vm)).collect()
+        };
+        tokio::task::spawn_blocking(survey).await.unwrap_or_default()
+    }
+
+    async fn repair(&self, vm: VmId, repair: Repair) -> Result<String, Refusal> {
+        let turn = self.turn(vm);
+        let _turn = turn.lock().await;
+        let shared = Arc::clone(&self.shared);
+        let work = move || sight::repair(shared.hand.host(), vm, &repair);
+        blocking(work).await
+    }
+
+    async fn describe(&self, vm: VmId, manifest: Manifest) -> Result<(), Refusal> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || sight::describe(shared.hand.host(), vm, &manifest)).await
     }
 
     fn console_address(&self, vm: VmId) -> String {

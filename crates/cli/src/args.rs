@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands::database::DatabaseVerb;
 use crate::commands::disk::DiskVerb;
 use crate::commands::event::EventVerb;
 use crate::commands::host::{HostVerb, HypervisorVerb, PoolVerb};
@@ -106,6 +107,9 @@ pub(crate) enum Verb {
         /// Your user's name
         user: String,
     },
+    /// The database: saved and restored
+    #[command(subcommand)]
+    Database(DatabaseVerb),
     /// What happened, and who did it
     #[command(subcommand)]
     Event(EventVerb),

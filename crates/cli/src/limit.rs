@@ -41,6 +41,11 @@ pub(crate) fn show_bytes(limit: Limit) -> String {
     shown(limit, size::show)
 }
 
+/// A limit of milliseconds, for people.
+pub(crate) fn show_ms(limit: Limit) -> String {
+    shown(limit, |most| format!("{most} ms"))
+}
+
 fn shown(limit: Limit, most: impl Fn(u64) -> String) -> String {
     match limit {
         Limit::Most(n) => most(n),

@@ -12,8 +12,13 @@ mod size;
 
 use args::{Args, Verb};
 use clap::Parser;
+use commands::database::DatabaseVerb;
 use failure::Failure;
 use std::process::ExitCode;
+
+/// A timeline is many small values, read and let go of for each request.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -61,6 +66,12 @@ async fn run(args: Args) -> Result<(), Failure> {
         Verb::User(verb) => commands::people::users(&context()?, verb).await,
         Verb::Token(verb) => commands::token::run(&context()?, verb).await,
         Verb::Login { user } => commands::token::login(&server, user).await,
+        Verb::Database(DatabaseVerb::Save { file }) => {
+            commands::database::save(&context()?, &file).await
+        }
+        Verb::Database(DatabaseVerb::Restore { file, data }) => {
+            commands::database::restore(&file, data)
+        }
         Verb::Event(verb) => commands::event::run(&context()?, verb).await,
         Verb::Completion { shell } => {
             commands::completion::print(shell);

@@ -2,7 +2,8 @@
 
 use crate::fake::Fake;
 use crate::qemu::Qemu;
-use crate::{Hypervisor, Volume};
+use crate::{Hypervisor, Premises, Volume};
+use std::sync::Arc;
 
 /// What an agent acts on.
 pub trait Host: Send + Sync {
@@ -11,6 +12,9 @@ pub trait Host: Send + Sync {
 
     /// What their layers lie on.
     fn volume(&self) -> &dyn Volume;
+
+    /// What there is of them.
+    fn premises(&self) -> &dyn Premises;
 }
 
 impl Host for Qemu {
@@ -21,6 +25,10 @@ impl Host for Qemu {
     fn volume(&self) -> &dyn Volume {
         Self::volume(self)
     }
+
+    fn premises(&self) -> &dyn Premises {
+        self
+    }
 }
 
 impl Host for Fake {
@@ -30,5 +38,23 @@ impl Host for Fake {
 
     fn volume(&self) -> &dyn Volume {
         self
+    }
+
+    fn premises(&self) -> &dyn Premises {
+        self
+    }
+}
+
+impl<H: Host> Host for Arc<H> {
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        (**self).hypervisor()
+    }
+
+    fn volume(&self) -> &dyn Volume {
+        (**self).volume()
+    }
+
+    fn premises(&self) -> &dyn Premises {
+        (**self).premises()
     }
 }

@@ -10,7 +10,7 @@ use tintype_model::SnapshotId;
 use tintype_model::layer::DEPTH_MOST;
 use tintype_model::operation::{Command, CreateSnapshot, Power};
 use tintype_model::refusal::Code;
-use tintype_model::snapshot::{Consistency, Kind, Quiesce};
+use tintype_model::snapshot::{Consistency, Kind, Quiesce, Road};
 use tintype_model::tree::Scope;
 use tintype_model::vm::VmState;
 use uuid::Uuid;
@@ -34,6 +34,28 @@ fn memory_and_disks_come_back(bench: &Bench<impl Host>) {
     done(bench.revert(vm, one, Power::AsTaken));
     assert_eq!(bench.host.read(vm), both(1));
     assert_eq!(bench.timeline(vm).vm.current, Some(one));
+}
+
+/// E2, E5: whichever road memory was saved on, all of it comes back, also after the other; and
+/// the machine goes on as if none had been taken.
+fn either_road_saves_all(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    let mut snapshots = Vec::new();
+    for (number, road) in [(1, Road::Precopy), (2, Road::Background), (3, Road::Precopy)] {
+        bench.host.write(vm, number);
+        let snapshot = bench.taken_by(vm, road);
+        let saving = bench.timeline(vm).snapshots[&snapshot].saving.unwrap();
+        assert_eq!(saving.road, road);
+        assert_eq!(bench.host.read(vm), both(number));
+        snapshots.push((number, snapshot));
+    }
+    bench.host.write(vm, 4);
+    for (number, snapshot) in snapshots {
+        done(bench.verify(vm, snapshot));
+        done(bench.revert(vm, snapshot, Power::AsTaken));
+        assert_eq!(bench.host.read(vm), both(number));
+        bench.settle(vm);
+    }
 }
 
 /// E6, E18, R3, R15: a snapshot of disks leaves the machine off; started, it has those disks.
@@ -250,6 +272,7 @@ macro_rules! contract {
 
 contract! {
     memory_and_disks_come_back
+    either_road_saves_all
     disks_come_back_and_the_machine_is_off
     branches_are_independent
     pruning_works_while_the_machine_is_off

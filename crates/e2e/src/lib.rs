@@ -1,12 +1,16 @@
 //! The real binary with real guests, seen from the outside.
 
 mod debian;
+mod libvirt;
+mod plot;
 mod pool;
 mod small_pool;
 mod vms;
 mod world;
 
 pub use debian::Debian;
+pub use libvirt::Libvirt;
+pub use plot::dots;
 pub use pool::Pool;
 pub use small_pool::SmallPool;
 pub use vms::{MEMORY_MIB, TestVm, new_vm};

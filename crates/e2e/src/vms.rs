@@ -26,7 +26,7 @@ pub struct TestVm {
 }
 
 /// A file of the test guest.
-fn guest_file(name: &str) -> Result<String> {
+pub(crate) fn guest_file(name: &str) -> Result<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest").join(name);
     let file = file.canonicalize().context("the test guest is not built: cargo xtask guest")?;
     Ok(file.display().to_string())

@@ -38,6 +38,17 @@ impl World {
         Self::start_in(TempDir::new()?, None)
     }
 
+    /// Starts a server that does not look at files by itself while a test lasts: what is done to
+    /// them is for the operation to find that meets it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_unwatched() -> Result<Self> {
+        let mut world = Self::start()?;
+        world.serve(&["--check-every", "3600"])?;
+        Ok(world)
+    }
+
     /// Starts a server whose pool is a filesystem of its own, of so many MiB.
     ///
     /// # Errors
@@ -47,6 +58,30 @@ impl World {
         let at = data.path().join("pools/default");
         let pool = SmallPool::mount(&data.path().join("pool.img"), &at, mib)?;
         Self::start_in(data, Some(pool))
+    }
+
+    /// Starts a server whose data folder, database and journals included, is a filesystem of its
+    /// own, of so many MiB.
+    ///
+    /// # Errors
+    /// As for [`World::start_on_small_pool`].
+    pub fn start_on_own_disk(mib: u64) -> Result<Self> {
+        let data = TempDir::new()?;
+        let image = data.path().with_extension("img");
+        let disk = SmallPool::mount(&image, data.path(), mib)?;
+        Self::start_in(data, Some(disk))
+    }
+
+    /// The host loses its power, and has it again: no process is left, nor what was not synced.
+    ///
+    /// # Errors
+    /// When it is no filesystem of its own.
+    pub fn lose_power(&mut self) -> Result<()> {
+        self.small_pool()?.cut_power()?;
+        self.kill();
+        end_guests(&self.pool());
+        end_helpers(self.data.path());
+        self.small_pool()?.restore_power()
     }
 
     fn start_in(data: TempDir, small_pool: Option<SmallPool>) -> Result<Self> {
@@ -109,6 +144,18 @@ impl World {
     /// What the servers said.
     pub fn said(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// The server's resident memory.
+    ///
+    /// # Errors
+    /// When there is no server.
+    pub fn memory_bytes(&self) -> Result<u64> {
+        let server = self.server.as_ref().context("a server runs")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", server.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(kib.context("a process says how much it has")? << 10)
     }
 
     /// Kills the server as suddenly as can be.
@@ -242,6 +289,20 @@ fn end_guests(pool: &Path) {
     let machines = fs::read_dir(pool).into_iter().flatten().flatten();
     for process in machines.flat_map(|machine| vms_processes(&machine.path())) {
         if let Some(pid) = rustix::process::Pid::from_raw(process) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Ends what serves memory to machines in this data folder.
+fn end_helpers(data: &Path) {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let data = data.as_os_str().as_encoded_bytes();
+    for process in all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        let serves = line.windows(11).any(|word| word == b"page-server")
+            && line.windows(data.len()).any(|word| word == data);
+        if let Some(pid) = rustix::process::Pid::from_raw(process).filter(|_| serves) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }

@@ -1,21 +1,28 @@
 //! The serial console: a local client at QEMU's own socket, and any number of readers through the
 //! server, at the same time.
 
-use anyhow::{Result, ensure};
-use std::fs;
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use tintype_e2e::{TestVm, World};
+use tintype_e2e::{MEMORY_MIB, TestVm, World, new_vm};
+use tintype_wire::rest::{Operation, Vm};
+
+/// A guest that ticks says something far more often.
+const SILENCE: Duration = Duration::from_millis(700);
+
+/// Follows a console through the server.
+async fn follow(world: &World, vm: &str) -> Result<reqwest::Response> {
+    let (url, token) = world.access()?;
+    let http = reqwest::Client::new();
+    Ok(http.get(format!("{url}/v1/vms/{vm}/console")).bearer_auth(token).send().await?)
+}
 
 /// Reads a console through the server until something is said there.
 fn read_until(world: &World, vm: &TestVm, wanted: &str) -> Result<String> {
-    let text = fs::read_to_string(world.data().join("client.toml"))?;
-    let access: toml::Table = text.parse()?;
-    let key = |name: &str| access[name].as_str().unwrap_or_default().to_owned();
-    let (url, token) = (key("url"), key("token"));
     world.wait(async {
-        let http = reqwest::Client::new();
-        let request = http.get(format!("{url}{}", vm.path("/console"))).bearer_auth(token);
-        let mut response = request.send().await?;
+        let mut response = follow(world, &vm.name).await?;
         let mut said = String::new();
         let until = Instant::now() + Duration::from_secs(10);
         while let Some(chunk) = response.chunk().await? {
@@ -29,10 +36,20 @@ fn read_until(world: &World, vm: &TestVm, wanted: &str) -> Result<String> {
     })
 }
 
+/// Reads a console through the server until nothing is said any more.
+fn read_until_silent(world: &World, vm: &str) -> Result<()> {
+    world.wait(async {
+        let mut response = follow(world, vm).await?;
+        let until = Instant::now() + Duration::from_secs(30);
+        while tokio::time::timeout(SILENCE, response.chunk()).await.is_ok() {
+            ensure!(Instant::now() < until, "it goes on");
+        }
+        Ok(())
+    })
+}
+
 fn type_in(world: &World, vm: &TestVm, text: &str) -> Result<u16> {
-    let access: toml::Table = fs::read_to_string(world.data().join("client.toml"))?.parse()?;
-    let key = |name: &str| access[name].as_str().unwrap_or_default().to_owned();
-    let (url, token) = (key("url"), key("token"));
+    let (url, token) = world.access()?;
     world.wait(async {
         let http = reqwest::Client::new();
         let request = http.post(format!("{url}{}", vm.path("/console"))).bearer_auth(token);
@@ -61,8 +78,37 @@ fn a_local_client_and_the_server_share_the_console() -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     read_until(&world, &vm, "ok 43")?;
-    world.post(&vm.path("/stop"), &serde_json::json!({ "force": true }))?;
+    world.post(&vm.path("/stop"), &json!({ "force": true }))?;
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(type_in(&world, &vm, "nonce 44\n")?, 409);
     Ok(())
+}
+
+/// A guest whose console is not read waits; when it is gone back to, nobody is there to be waited
+/// for, and it speaks.
+#[test]
+fn a_console_that_was_blocked_is_free_after_a_revert() -> Result<()> {
+    let world = World::start()?;
+    let created: Operation = world.post("/v1/vms", &new_vm("web", MEMORY_MIB, 1)?)?;
+    world.post(&format!("/v1/vms/{}/start", created.vm), &json!({}))?;
+    let vm: Vm = world.get("/v1/vms/web")?;
+    let console = vm.console.strip_prefix("unix:").context("a console is a socket")?;
+    let mut reader = BufReader::new(UnixStream::connect(console)?);
+    let mut line = String::new();
+    while !line.starts_with("READY") {
+        line.clear();
+        reader.read_line(&mut line)?;
+    }
+    read_until_silent(&world, "web")?;
+    let new = json!({ "name": "one", "kind": "disk-and-memory" });
+    world.post(&format!("/v1/vms/{}/snapshots", vm.id), &new)?;
+    drop(reader);
+    let vm = TestVm::known(&world, "web")?;
+    vm.wait_until_up()?;
+    let one = vm.named(&world, "one")?;
+    vm.revert(&world, &one)?;
+    vm.wait_until_up()?;
+    vm.guest.set_nonce(1)?;
+    assert_eq!(type_in(&world, &vm, "nonce 2\n")?, 204);
+    read_until(&world, &vm, "ok 2").map(drop)
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 use tintype_e2e::{TestVm, World};
-use tintype_wire::rest::{NewSnapshot, Operation};
+use tintype_wire::rest::{Event, List, NewSnapshot, Operation, Pool};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,11 +93,35 @@ fn a_merge_that_finds_no_room(world: &World, vm: &TestVm) -> Result<()> {
     Ok(())
 }
 
+/// A pool that passes a level is told of, as an event and where it is shown, and when it is
+/// relieved.
+fn a_pool_tells_how_full_it_is(world: &World, vm: &TestVm) -> Result<()> {
+    let show = || world.get::<Pool>("/v1/pools/default");
+    let told = |kind: &str| -> Result<usize> {
+        let events: List<Event> = world.get("/v1/events?limit=1000")?;
+        Ok(events.items.iter().filter(|event| event.kind == kind).count())
+    };
+    let out = world.tintype(&["pool", "set", "default", "--warn-at", "97"])?;
+    ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let disks: u64 = vm.show(world)?.disks.iter().map(|disk| disk.size_bytes).sum();
+    let growth = show()?.growth_bytes;
+    ensure!((1..=disks).contains(&growth), "{growth} of {disks} bytes");
+    let before = told("pool-filling")?;
+    world.small_pool()?.fill(0)?;
+    wait_until("a full pool is told", || Ok(told("pool-filling")? > before))?;
+    let warning = show()?.warning.context("it is full")?;
+    ensure!(warning.contains("above 97 %"), "{warning}");
+    let before = told("pool-relieved")?;
+    world.small_pool()?.relieve()?;
+    wait_until("a relieved pool is told", || Ok(told("pool-relieved")? > before))
+}
+
 #[test]
 fn a_full_pool_is_survived() -> Result<()> {
     let world = World::start_on_small_pool(640)?;
     let vm = TestVm::boot(&world, "web")?;
     a_guest_is_not_left_paused(&world, &vm)?;
     a_save_that_finds_no_room(&world, &vm)?;
-    a_merge_that_finds_no_room(&world, &vm)
+    a_merge_that_finds_no_room(&world, &vm)?;
+    a_pool_tells_how_full_it_is(&world, &vm)
 }

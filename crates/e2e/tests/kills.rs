@@ -11,7 +11,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 use tintype_e2e::{Pool, TestVm, World};
-use tintype_wire::rest::{List, NewSnapshot, Operation, Revert, Vm};
+use tintype_wire::rest::{Host, HostCheck, List, NewSnapshot, Operation, Revert, Vm};
+
+/// The disk of a host that loses its power.
+const DISK_MIB: u64 = 3 << 10;
+/// At about how many steps of an effect power is lost, in a short run.
+const LOSSES: u32 = 4;
 
 /// One kind of effect, and how to bring it about.
 struct Case {
@@ -27,6 +32,16 @@ const TAKE_MEMORY: Case = Case {
     word: "take",
     prepare: |_, _| Ok(()),
     act: |world, vm| snapshot(world, vm, "new", "disk-and-memory"),
+};
+
+const TAKE_BY_PRECOPY: Case = Case {
+    word: "take",
+    prepare: |_, _| Ok(()),
+    act: |world, vm| {
+        let [kind, road, name] = ["disk-and-memory", "precopy", "new"].map(|s| Some(s.to_owned()));
+        let new = NewSnapshot { name, kind, road, ..NewSnapshot::default() };
+        world.post(&vm.path("/snapshots"), &new).map(drop)
+    },
 };
 
 const TAKE_DISKS: Case = Case {
@@ -123,22 +138,35 @@ fn delete(world: &World, vm: &TestVm, name: &str) -> Result<()> {
     vm.delete(world, &found, "one").map(drop)
 }
 
+/// What dies at a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Victim {
+    /// Tintype; guests run on.
+    Tintype,
+    /// The host: guests as well, and what was not synced.
+    Host,
+}
+
 struct Scene {
     world: World,
     vm: TestVm,
+    victim: Victim,
 }
 
 impl Scene {
     /// A guest that is booted once; all cases go back to its snapshot `base`.
-    fn new() -> Result<Self> {
-        let world = World::start()?;
+    fn new(victim: Victim) -> Result<Self> {
+        let world = match victim {
+            Victim::Tintype => World::start()?,
+            Victim::Host => World::start_on_own_disk(DISK_MIB)?,
+        };
         let vm = TestVm::boot(&world, "web")?;
         vm.guest.set_nonce(1)?;
         vm.guest.set_epoch(1)?;
         snapshot(&world, &vm, "base", "disk-and-memory")?;
         vm.guest.set_nonce(2)?;
         vm.guest.set_epoch(2)?;
-        Ok(Self { world, vm })
+        Ok(Self { world, vm, victim })
     }
 
     /// How many steps the effect has, by running it once.
@@ -181,9 +209,41 @@ impl Scene {
         let _ = (case.act)(&self.world, &self.vm);
         let signal = self.world.wait_for_death(Duration::from_secs(30))?;
         assert_eq!(signal, Some(9), "the step was not hit");
+        if self.victim == Victim::Host {
+            self.world.lose_power()?;
+        }
         self.world.serve(&[])?;
         self.assert_well(&ready)?;
         self.back_to_base()
+    }
+
+    /// The machine once it is recorded as it is: a guest that is gone is noticed in a moment.
+    fn as_it_is(&self) -> Result<Vm> {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let vm = self.vm.wait_until_free(&self.world)?;
+            if (vm.state == "running") != self.vm.processes().is_empty() {
+                return Ok(vm);
+            }
+            anyhow::ensure!(Instant::now() < until, "{} is not so", vm.state);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What was ready when the power was lost is whole, and nothing else is left.
+    fn assert_whole(&self) -> Result<()> {
+        let new = self.vm.named(&self.world, "new").ok();
+        let new = new.filter(|s| s.state == "ready" && s.kind == "disk-and-memory");
+        if let Some(new) = new {
+            self.vm.revert(&self.world, &new)?;
+            let nonce = self.vm.guest.nonce()?;
+            assert_eq!((nonce, self.vm.guest.epochs()?.disks), (2, vec![2, 2]));
+        }
+        let host = &self.world.get::<List<Host>>("/v1/hosts")?.items[0];
+        let path = format!("/v1/hosts/{}/check", host.id);
+        let check: HostCheck = self.world.wait(self.world.client().post(&path, &json!({})))?;
+        assert_eq!((check.findings, check.strangers), (Vec::new(), Vec::new()));
+        Ok(())
     }
 
     fn ready(&self) -> Result<Vec<String>> {
@@ -192,7 +252,7 @@ impl Scene {
     }
 
     fn assert_well(&self, ready_before: &[String]) -> Result<()> {
-        let vm = self.vm.wait_until_free(&self.world)?;
+        let vm = self.as_it_is()?;
         let operations: List<Operation> = self.world.get("/v1/operations?state=running")?;
         assert!(operations.items.is_empty(), "{:?}", operations.items);
         for snapshot in self.vm.snapshots(&self.world)? {
@@ -211,13 +271,20 @@ impl Scene {
                 "RAM and disks are of one moment"
             );
         } else {
-            assert_eq!(vm.state, "stopped");
-            assert!(self.vm.processes().is_empty());
+            let off = if self.victim == Victim::Host { "crashed" } else { "stopped" };
+            assert!(["stopped", off].contains(&vm.state.as_str()), "{}", vm.state);
+        }
+        if self.victim == Victim::Host {
+            self.assert_whole()?;
         }
         Pool::assert_agrees(&self.world, &self.vm)?;
         self.assert_machines_agree()?;
-        let journal = fs::read_dir(self.world.data().join("host/journal"))?.count();
-        assert_eq!(journal, 0, "an effect's journal is left");
+        // It goes once the manifest beside the layers tells what it told.
+        let until = Instant::now() + Duration::from_secs(10);
+        while fs::read_dir(self.world.data().join("host/journal"))?.count() > 0 {
+            anyhow::ensure!(Instant::now() < until, "an effect's journal is left");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Ok(())
     }
 
@@ -258,27 +325,55 @@ impl Scene {
 }
 
 fn kill_at_every_step(case: &Case) -> Result<()> {
-    let rounds = if std::env::var("TINTYPE_KILLS").as_deref() == Ok("full") { 3 } else { 1 };
-    let mut scene = Scene::new()?;
+    let rounds = if full() { 3 } else { 1 };
+    let mut scene = Scene::new(Victim::Tintype)?;
     let steps = scene.count(case)?;
-    let begun = Instant::now();
     for _ in 0..rounds {
-        for step in 1..=steps {
-            let begun = Instant::now();
-            scene.die_at(case, step).with_context(|| format!("{}:{step}", case.word)).inspect_err(
-                |_| {
-                    eprintln!(
-                        "the server said:
-{}",
-                        scene.world.said()
-                    )
-                },
-            )?;
-            println!("{}:{step} {:?}", case.word, begun.elapsed());
-        }
+        (1..=steps).try_for_each(|step| die(&mut scene, case, step))?;
     }
-    println!("{}: {steps} steps, {rounds} rounds, {:?}", case.word, begun.elapsed());
+    println!("{}: {steps} steps, {rounds} rounds", case.word);
     Ok(())
+}
+
+/// Loses power at some steps of an effect; at every one in the full matrix.
+fn lose_power_at_steps(case: &Case) -> Result<()> {
+    let mut scene = Scene::new(Victim::Host)?;
+    let steps = scene.count(case)?;
+    let apart = if full() { 1 } else { steps.div_ceil(LOSSES) };
+    let tried: BTreeSet<u32> = (1..=steps).step_by(apart as usize).chain([steps]).collect();
+    tried.iter().try_for_each(|&step| die(&mut scene, case, step))?;
+    println!("{}: power lost at {} of {steps} steps", case.word, tried.len());
+    Ok(())
+}
+
+fn die(scene: &mut Scene, case: &Case, step: u32) -> Result<()> {
+    let begun = Instant::now();
+    let died = scene.die_at(case, step).with_context(|| format!("{}:{step}", case.word));
+    died.inspect_err(|_| eprintln!("the server said:\n{}", scene.world.said()))?;
+    println!("{}:{step} {:?}", case.word, begun.elapsed());
+    Ok(())
+}
+
+fn full() -> bool {
+    std::env::var("TINTYPE_KILLS").as_deref() == Ok("full")
+}
+
+/// R11: power is lost while memory is saved; unsynced writes are gone with it.
+#[test]
+fn power_lost_in_a_create() -> Result<()> {
+    lose_power_at_steps(&TAKE_MEMORY)
+}
+
+/// R11: so for reverts.
+#[test]
+fn power_lost_in_a_revert() -> Result<()> {
+    lose_power_at_steps(&REVERT)
+}
+
+/// R11: and while layers are merged.
+#[test]
+fn power_lost_in_a_merge() -> Result<()> {
+    lose_power_at_steps(&MERGE)
 }
 
 #[test]
@@ -306,6 +401,12 @@ fn safe_revert() -> Result<()> {
 #[test]
 fn create_with_memory() -> Result<()> {
     kill_at_every_step(&TAKE_MEMORY)
+}
+
+/// R11: so on the other road, where QEMU stops the guest by itself.
+#[test]
+fn create_by_precopy() -> Result<()> {
+    kill_at_every_step(&TAKE_BY_PRECOPY)
 }
 
 /// P25: so for reverts.

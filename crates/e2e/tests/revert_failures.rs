@@ -15,7 +15,7 @@ struct Scene {
 
 /// A guest that goes on after its snapshot, with numbers that tell the two moments apart.
 fn scene() -> Result<Scene> {
-    let world = World::start()?;
+    let world = World::start_unwatched()?;
     let vm = TestVm::boot(&world, "web")?;
     vm.guest.set_nonce(1)?;
     let target = vm.snapshot(&world, "target", "disk-and-memory")?;

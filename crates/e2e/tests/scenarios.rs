@@ -390,7 +390,7 @@ fn power_is_cut_while_memory_is_saved() -> Result<()> {
 /// a proof that a snapshot is whole, lines, plans, protection; on real guests.
 #[test]
 fn the_command_line_reverts_safely_and_verifies() -> Result<()> {
-    let world = World::start()?;
+    let world = World::start_unwatched()?;
     let vm = TestVm::boot(&world, "web")?;
     remember(&vm, 1)?;
     let run = |args: &[&str]| -> Result<String> {

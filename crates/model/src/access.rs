@@ -118,7 +118,7 @@ actions! {
     ManagePeople Administrator Rest "manage domains, accounts, users, quotas and their tokens";
     ForceLimit Administrator Rest "pass limits and quotas with --force";
     ManageProfiles Administrator Rest "manage profiles (of the root domain only)";
-    ManageHosts Administrator Rest "switch snapshots for hosts (of the root domain only)";
+    ManageHosts Administrator Rest "look after hosts and the database (of the root domain only)";
 }
 
 impl Action {

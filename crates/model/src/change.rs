@@ -1,6 +1,7 @@
 //! Changes of what is recorded: the model decides them, the store writes them.
 
 use crate::config::Config;
+use crate::finding::Finding;
 use crate::id::{DiskId, EffectId, LayerId, OperationId, SnapshotId};
 use crate::layer::Layer;
 use crate::moment::Moment;
@@ -8,7 +9,7 @@ use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
 use crate::vm::VmState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// One change of one virtual machine's timeline.
@@ -30,6 +31,8 @@ pub enum Change {
     VmOperation(Option<OperationId>),
     /// This background work on its layers runs, or none.
     VmReclaim(Option<EffectId>),
+    /// This is not as it was recorded on the machine's host.
+    VmFindings(BTreeSet<Finding>),
     /// The machine is gone, with all that was its.
     VmGone,
     /// There is a new snapshot.

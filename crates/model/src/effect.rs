@@ -6,7 +6,7 @@ use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{Format, LayerFile};
 pub use crate::outcome::{Facts, Outcome};
 use crate::reclaim::Reclaim;
-use crate::snapshot::Quiesce;
+use crate::snapshot::{Quiesce, Road};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -191,6 +191,9 @@ pub struct TakeSnapshot {
     pub running: bool,
     /// Whether its memory is wanted.
     pub memory: bool,
+    /// How its memory is saved.
+    #[serde(default)]
+    pub road: Road,
     /// Its memory's size.
     pub memory_bytes: u64,
     /// Whether the guest is asked to hold still.

@@ -1,5 +1,6 @@
 //! How much an account may have in snapshots, and has (E13 says "not supported"; we go beyond).
 
+use crate::config::Disk;
 use crate::id::LayerId;
 use crate::layer::Layer;
 use crate::refusal::{Code, Refusal};
@@ -86,6 +87,16 @@ impl Timeline {
             snapshots: counted.count() as u64,
             bytes: memory.sum::<u64>() + self.frozen().map(|layer| layer.size_bytes).sum::<u64>(),
         }
+    }
+
+    /// What the machine may still come to take without anybody's asking: its guest may write to
+    /// every disk from end to end.
+    pub fn growth_bytes(&self) -> u64 {
+        let growth = |disk: &Disk| {
+            let layer = self.active.get(&disk.id).and_then(|layer| self.layers.get(layer));
+            disk.size_bytes.saturating_sub(layer.map_or(0, |layer| layer.size_bytes))
+        };
+        self.vm.config.disks.iter().map(growth).sum()
     }
 
     /// The layers that no guest writes to. What another machine has as well counts where a snapshot

@@ -2,6 +2,7 @@
 //! snapshot: which layers may be removed, merged or folded, and what is recorded afterwards.
 
 use crate::change::{Change, SnapshotChange};
+use crate::finding::Finding;
 use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{DEPTH_MOST, Format, Layer, LayerFile};
 use crate::outcome::Facts;
@@ -59,7 +60,27 @@ pub fn next(timeline: &Timeline) -> Option<Reclaim> {
 
 /// The next piece of work on other disks than these, on which work has just failed.
 pub fn next_beside(timeline: &Timeline, failing: &BTreeSet<DiskId>) -> Option<Reclaim> {
-    unneeded(timeline, failing).or_else(|| fold(timeline, failing))
+    if timeline.vm.findings.contains(&Finding::Outdated) {
+        return None;
+    }
+    // A file that is not what was recorded is neither merged nor folded: that would spread it.
+    let doubtful = timeline.doubtful();
+    let doubtful = doubtful.iter().filter_map(|id| Some(timeline.layers.get(id)?.disk));
+    let doubtful: BTreeSet<DiskId> = doubtful.collect();
+    let work = unneeded(timeline, failing, &doubtful);
+    work.or_else(|| fold(timeline, &failing.union(&doubtful).copied().collect()))
+}
+
+/// The next piece of work on each disk, whatever was found on the host: it may have been begun and
+/// have given way at any step.
+pub fn begun(timeline: &Timeline) -> Vec<Reclaim> {
+    let disks: BTreeSet<DiskId> = timeline.layers.values().map(|layer| layer.disk).collect();
+    let next = |disk: &DiskId| {
+        let others = disks.iter().filter(|other| *other != disk).copied().collect();
+        let work = unneeded(timeline, &others, &BTreeSet::new());
+        work.or_else(|| fold(timeline, &others))
+    };
+    disks.iter().filter_map(next).collect()
 }
 
 /// Whether the disks have so many layers that folding comes before another snapshot.
@@ -67,7 +88,11 @@ pub fn must_fold_first(timeline: &Timeline) -> bool {
     timeline.depth() >= DEPTH_MOST
 }
 
-fn unneeded(timeline: &Timeline, failing: &BTreeSet<DiskId>) -> Option<Reclaim> {
+fn unneeded(
+    timeline: &Timeline,
+    failing: &BTreeSet<DiskId>,
+    unmerged: &BTreeSet<DiskId>,
+) -> Option<Reclaim> {
     let needed = timeline.needed();
     let others = timeline.layers.values().filter(|layer| !failing.contains(&layer.disk));
     for layer in others.filter(|layer| !needed.contains(&layer.id)) {
@@ -77,7 +102,7 @@ fn unneeded(timeline: &Timeline, failing: &BTreeSet<DiskId>) -> Option<Reclaim> 
                 return Some(Reclaim::Remove { layer: layer.file() });
             }
             // What is shared is not written to; it stays until the other machine is gone.
-            (Some(child), None) if !layer.shared => {
+            (Some(child), None) if !layer.shared && !unmerged.contains(&layer.disk) => {
                 return Some(Reclaim::Merge {
                     child: child.file(),
                     into: layer.file(),
@@ -150,6 +175,31 @@ impl Reclaim {
             Self::Fold { chain, .. } => chain.first(),
         };
         Some(timeline.layers.get(&layer?.id)?.disk)
+    }
+
+    /// The layer that goes.
+    pub fn goes(&self) -> Option<LayerId> {
+        match self {
+            Self::Remove { layer } | Self::Merge { child: layer, .. } => Some(layer.id),
+            Self::Fold { chain, keep, .. } => chain.first().filter(|_| !keep).map(|top| top.id),
+        }
+    }
+
+    /// The layer that comes.
+    pub fn comes(&self) -> Option<LayerFile> {
+        match self {
+            Self::Remove { .. } | Self::Merge { .. } => None,
+            Self::Fold { fresh, .. } => Some(*fresh),
+        }
+    }
+
+    /// The layers that were there before and may be written to.
+    pub fn written(&self) -> Vec<LayerFile> {
+        match self {
+            Self::Remove { .. } => Vec::new(),
+            Self::Merge { child, into, above } => [&[*child, *into][..], above].concat(),
+            Self::Fold { above, .. } => above.clone(),
+        }
     }
 
     /// What is recorded once the work is done.

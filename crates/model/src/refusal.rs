@@ -108,6 +108,7 @@ codes! {
         "the snapshot's memory does not load on this host";
     QuiesceWithMemory "quiesce-with-memory" Conflict
         "a snapshot with memory is not quiesced";
+    FilesInDoubt "files-in-doubt" Conflict "files are not what was recorded";
     SnapshotUnavailable "snapshot-unavailable" Conflict "the snapshot is unavailable";
     PoolFull "pool-full" Conflict "the pool has too little free space";
     HostMemoryShort "host-memory-short" Conflict "the host has too little free memory";

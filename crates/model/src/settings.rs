@@ -14,6 +14,15 @@ pub struct Settings {
     pub snapshot_limit: Limit,
     /// Whether it cannot be deleted while it has snapshots (R1).
     pub protect_snapshots: bool,
+    /// How long its guest may stand still so that its memory is of the moment that was asked for,
+    /// in milliseconds; beyond it is of a later moment.
+    #[serde(default = "pause_bound")]
+    pub pause_bound: Limit,
+}
+
+/// The bound of machines for which none is recorded.
+fn pause_bound() -> Limit {
+    Limit::Most(100)
 }
 
 impl Default for Settings {
@@ -24,6 +33,7 @@ impl Default for Settings {
             memory_allowed: false,
             snapshot_limit: Limit::Most(3),
             protect_snapshots: false,
+            pause_bound: pause_bound(),
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub created_at: Moment,
     /// When it was on disk, whole.
     pub ready_at: Option<Moment>,
+    /// How its memory is saved, if it holds any.
+    pub saving: Option<Saving>,
     /// How long the guest stood still for it, in milliseconds, measured.
     pub pause_ms: Option<u64>,
     /// What its memory takes on disk; 0 without memory.
@@ -50,6 +52,11 @@ pub struct Snapshot {
     pub safety: bool,
     /// When it was last proved to be whole.
     pub verified_at: Option<Moment>,
+}
+
+/// The name of the file that holds a snapshot's memory, in the virtual machine's folder.
+pub fn memory_name(snapshot: SnapshotId) -> String {
+    format!("{snapshot}.memory")
 }
 
 /// What a snapshot holds (E5).
@@ -82,6 +89,37 @@ pub enum Consistency {
     Clean,
     /// The guest had written everything and held still.
     Quiesced,
+}
+
+/// How memory is saved while the guest runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Road {
+    /// What was in memory when it was asked for: all of it is protected, which takes longer the
+    /// more there is, and saved behind the guest's back.
+    #[default]
+    Background,
+    /// What is in memory when nearly all is saved: a shorter pause, at a later moment.
+    Precopy,
+}
+
+/// How memory is saved, and what was expected of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Saving {
+    /// The road that was taken.
+    pub road: Road,
+    /// How long the guest was expected to stand still, in milliseconds.
+    pub predicted_ms: u64,
+}
+
+impl Road {
+    /// As it stands on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Background => "background",
+            Self::Precopy => "precopy",
+        }
+    }
 }
 
 /// Whether the guest is asked to write everything and hold still for a snapshot of its disks.

@@ -1,15 +1,17 @@
 //! Everything that is recorded of one virtual machine, as one value.
 
 use crate::change::Change;
+use crate::config::Config;
 use crate::id::{DiskId, LayerId, SnapshotId};
 use crate::layer::{Layer, LayerFile};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SnapshotState};
 use crate::tree::Tree;
 use crate::vm::Vm;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A virtual machine with its snapshots and layers.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Timeline {
     /// The machine.
     pub vm: Vm,
@@ -78,6 +80,7 @@ impl Timeline {
             Change::VmCurrent(current) => self.vm.current = *current,
             Change::VmOperation(operation) => self.vm.operation = *operation,
             Change::VmReclaim(reclaim) => self.vm.reclaim = *reclaim,
+            Change::VmFindings(findings) => self.vm.findings.clone_from(findings),
             Change::VmGone => {
                 self.snapshots.clear();
                 self.layers.clear();
@@ -112,21 +115,38 @@ impl Timeline {
         }
     }
 
-    /// What makes this no timeline, if anything: no forest, or a layer that is not there.
+    /// What makes this no timeline, if anything: no forest, a layer that is not there, something
+    /// known by the id of something else, or more bytes than can be counted.
     pub fn flaw(&self) -> Option<String> {
-        if let Some(flaw) = self.tree().flaw() {
-            return Some(flaw);
-        }
+        let flaw = self.tree().flaw().or_else(|| self.misplaced());
+        flaw.or_else(|| self.flaw_of_layers())
+            .or_else(|| self.unfounded())
+            .or_else(|| self.immense())
+    }
+
+    fn misplaced(&self) -> Option<String> {
+        let snapshot = self.snapshots.iter().find(|(id, s)| s.id != **id || s.vm != self.vm.id);
+        let layer = self.layers.iter().find(|(id, layer)| layer.id != **id);
+        let told =
+            snapshot.map(|(id, _)| format!("snapshot {id} is another, or another machine's"));
+        told.or_else(|| layer.map(|(id, _)| format!("layer {id} is another")))
+    }
+
+    fn flaw_of_layers(&self) -> Option<String> {
         for layer in self.layers.values() {
             if layer.parent.is_some_and(|parent| !self.layers.contains_key(&parent)) {
                 return Some(format!("layer {} lies on a layer that is gone", layer.id));
+            }
+            let beneath =
+                std::iter::successors(Some(layer), |layer| self.layers.get(&layer.parent?));
+            if beneath.take(self.layers.len() + 1).count() > self.layers.len() {
+                return Some(format!("layer {} lies on itself", layer.id));
             }
         }
         if let Some(id) = self.needed().iter().find(|id| !self.layers.contains_key(id)) {
             return Some(format!("layer {id} is needed and gone"));
         }
-        let active = self.active.values().copied();
-        for top in active {
+        for &top in self.active.values() {
             if self.children(top).next().is_some() {
                 return Some(format!("the active layer {top} has a layer on it"));
             }
@@ -135,5 +155,30 @@ impl Timeline {
             }
         }
         None
+    }
+
+    /// A disk that is made of nothing. One that is being made may be.
+    fn unfounded(&self) -> Option<String> {
+        let is_made = !self.active.is_empty() || self.vm.operation.is_none();
+        let mut disks = self.vm.config.disks.iter().filter(|_| is_made);
+        if let Some(disk) = disks.find(|disk| !self.active.contains_key(&disk.id)) {
+            return Some(format!("disk {} has no active layer", disk.id));
+        }
+        let mut whole = self.snapshots.values().filter(|s| s.state == SnapshotState::Ready);
+        let lacks = |s: &&Snapshot| s.config.disks.iter().any(|d| !s.layers.contains_key(&d.id));
+        whole.find(lacks).map(|snapshot| format!("snapshot {} lacks a disk", snapshot.id))
+    }
+
+    /// Sums of sizes are told and recorded as numbers of 63 bits.
+    fn immense(&self) -> Option<String> {
+        let of_config = |config: &Config| {
+            let disks = config.disks.iter().map(|disk| u128::from(disk.size_bytes));
+            u128::from(config.memory_bytes) + disks.sum::<u128>()
+        };
+        let layers = self.layers.values().map(|layer| u128::from(layer.size_bytes));
+        let snapshots = self.snapshots.values();
+        let snapshots = snapshots.map(|s| u128::from(s.memory_bytes) + of_config(&s.config));
+        let all = of_config(&self.vm.config) + layers.sum::<u128>() + snapshots.sum::<u128>();
+        (all > i64::MAX as u128).then(|| format!("it says it has {all} bytes"))
     }
 }

@@ -1,10 +1,12 @@
 //! A virtual machine.
 
 use crate::config::Config;
+use crate::finding::Finding;
 use crate::id::{AccountId, EffectId, OperationId, SnapshotId, VmId};
 use crate::moment::Moment;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// What is recorded of a virtual machine.
@@ -32,6 +34,9 @@ pub struct Vm {
     pub reclaim: Option<EffectId>,
     /// When it was created.
     pub created_at: Moment,
+    /// What is not as it was recorded on its host (R12).
+    #[serde(default)]
+    pub findings: BTreeSet<Finding>,
 }
 
 /// Whether a virtual machine runs.

@@ -1,12 +1,13 @@
 //! Every refusal of the model, with its code and what it says.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use tintype_model::access::Role;
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::change::Change;
 use tintype_model::config::{Accel, Config, Disk, Platform, Role as DiskRole};
 use tintype_model::effect::{After, NewDisk, Source};
-use tintype_model::layer::{Format, LayerFile};
+use tintype_model::layer::{Format, Layer, LayerFile};
 use tintype_model::operation::{
     Asker, AttachDisk, Command, Conditions, CreateSnapshot, DeleteSnapshots, DetachDisk, Power,
     ResizeDisk, RevertTo, SetVm, StopVm, accept,
@@ -47,6 +48,7 @@ fn timeline(state: VmState) -> Timeline {
         operation: None,
         reclaim: None,
         created_at: Moment(0),
+        findings: BTreeSet::new(),
     });
     timeline.apply(&Change::SnapshotAdded(Box::new(Snapshot {
         id: ONE,
@@ -60,6 +62,7 @@ fn timeline(state: VmState) -> Timeline {
         parent: None,
         created_at: Moment(0),
         ready_at: None,
+        saving: None,
         pause_ms: None,
         memory_bytes: 0,
         config: config(),
@@ -465,4 +468,45 @@ fn hardware_changes_with_memory_snapshots_only_when_these_may_lose_it() {
     machine.vm.state = VmState::Running;
     let no = said(&machine, &Command::SetVm(Box::new(set(true))), &capabilities());
     assert!(no.starts_with("vm-not-stopped"), "{no}");
+}
+
+/// What is read from a manifest may say anything.
+#[test]
+fn what_is_no_timeline_is_told() {
+    let layer = |id: u128, parent: u128| Layer {
+        parent: Some(LayerId(Uuid::from_u128(parent))),
+        ..Layer::fresh(file(id), DiskId(Uuid::from_u128(7)), None)
+    };
+    let flaw = |spoil: &dyn Fn(&mut Timeline)| {
+        let mut spoilt = timeline(VmState::Stopped);
+        assert_eq!(spoilt.flaw(), None);
+        spoil(&mut spoilt);
+        spoilt.flaw().expect("it is spoilt")
+    };
+    let of_itself = flaw(&|spoilt| {
+        spoilt.apply(&Change::LayerAdded(layer(3, 4)));
+        spoilt.apply(&Change::LayerAdded(layer(4, 3)));
+    });
+    assert!(of_itself.contains("lies on itself"), "{of_itself}");
+    let elsewhere = flaw(&|spoilt| {
+        let one = spoilt.snapshots.remove(&ONE).expect("it is there");
+        let two = SnapshotId(Uuid::from_u128(2));
+        spoilt.vm.current = Some(two);
+        spoilt.snapshots.insert(two, one);
+    });
+    assert!(elsewhere.contains("is another"), "{elsewhere}");
+    let disk = Disk { id: DiskId(Uuid::from_u128(7)), size_bytes: 512, role: DiskRole::Data };
+    let unfounded = flaw(&|spoilt| spoilt.vm.config.disks.push(disk.clone()));
+    assert!(unfounded.contains("no active layer"), "{unfounded}");
+    let lacking = flaw(&|spoilt| {
+        let one = spoilt.snapshots.get_mut(&ONE).expect("it is there");
+        one.config.disks.push(disk.clone());
+    });
+    assert!(lacking.contains("lacks a disk"), "{lacking}");
+    let immense = flaw(&|spoilt| spoilt.vm.config.memory_bytes = u64::MAX);
+    assert!(immense.contains("bytes"), "{immense}");
+}
+
+fn file(id: u128) -> LayerFile {
+    LayerFile { id: LayerId(Uuid::from_u128(id)), format: Format::Qcow2 }
 }

@@ -5,7 +5,7 @@
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::test_runner::Config as ProptestConfig;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tintype_model::capability::Capabilities;
 use tintype_model::change::Change;
@@ -139,6 +139,7 @@ impl Machine {
             operation: None,
             reclaim: None,
             created_at: Moment(0),
+            findings: BTreeSet::new(),
         });
         let layer = Layer::fresh(LayerFile { id: base, format: Format::Raw }, disk, None);
         timeline.apply(&Change::LayerAdded(layer));

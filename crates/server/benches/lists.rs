@@ -16,10 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tintype_server::app::{App, Machine};
+use tintype_server::app::{App, Machine, Options};
 use tintype_server::{Gate, router};
 use tintype_store::Store;
 use told::ToldAgent;
+
+/// The binary's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How many rounds there are: others work on the same machine, now more, now less.
 const ROUNDS: usize = 5;
@@ -82,7 +86,7 @@ async fn bench(machines: u32, each: u32) -> Result<()> {
     let begun = Instant::now();
     let store = Store::open(&file)?;
     let agent = Arc::new(ToldAgent { hangs: true, ..ToldAgent::default() });
-    let app = App::start(store, agent, Arc::new(Machine), "host").await?;
+    let app = App::start(store, agent, Arc::new(Machine), Options::on("host")).await?;
     let started = begun.elapsed();
     let admin = app.local_token(None).await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

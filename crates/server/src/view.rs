@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use tintype_model::config::{Accel, Config, Firmware, Network, Platform, Role};
+use tintype_model::finding::{Finding, Repair};
+use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::operation::{Ending, Forecast, Operation, Phase};
 use tintype_model::reclaim::freed_by_each;
 use tintype_model::settings::Limit;
 use tintype_model::snapshot::Snapshot;
 use tintype_model::timeline::Timeline;
-use tintype_model::{DiskId, Moment, SnapshotId};
+use tintype_model::{DiskId, Moment, SnapshotId, VmId};
 use tintype_store::{
     Account, Domain, Event, ListedSnapshot, ListedVm, Page, Profile, Token, User, state_of,
 };
@@ -15,7 +17,7 @@ use tintype_wire::agent::Progress;
 use tintype_wire::rest;
 use uuid::Uuid;
 
-pub(crate) fn vm(listed: &ListedVm, console: String) -> rest::Vm {
+pub(crate) fn vm(listed: &ListedVm, console: String, findings: Vec<rest::Finding>) -> rest::Vm {
     let vm = &listed.vm;
     let held = vm.operation.zip(listed.operation.clone());
     rest::Vm {
@@ -43,9 +45,73 @@ pub(crate) fn vm(listed: &ListedVm, console: String) -> rest::Vm {
         snapshots_allowed: vm.settings.snapshots_allowed,
         memory_allowed: vm.settings.memory_allowed,
         protect_snapshots: vm.settings.protect_snapshots,
+        pause_bound_ms: limit(vm.settings.pause_bound),
         console,
         created_at: vm.created_at.to_rfc3339(),
+        findings,
     }
+}
+
+/// What is not as it was recorded.
+pub(crate) fn findings(timeline: &Timeline) -> Vec<rest::Finding> {
+    timeline.vm.findings.iter().map(|found| finding(found, timeline)).collect()
+}
+
+fn finding(finding: &Finding, timeline: &Timeline) -> rest::Finding {
+    rest::Finding {
+        vm: timeline.vm.id.0,
+        vm_name: timeline.vm.name.clone(),
+        kind: finding.word().to_owned(),
+        detail: finding.tell(timeline),
+        affects: finding.affected(timeline).into_iter().map(|id| id.0).collect(),
+        affects_now: finding.affects_now(timeline),
+        repair: finding.repair(timeline).map(|repair| repair.tell().to_owned()),
+    }
+}
+
+pub(crate) fn repaired(found: &Finding, timeline: &Timeline) -> rest::Repaired {
+    rest::Repaired { finding: finding(found, timeline), result: None, problem: None }
+}
+
+pub(crate) fn stranger(survey: &Survey) -> rest::Stranger {
+    let taken = survey.take_up();
+    rest::Stranger {
+        vm: survey.vm.0,
+        name: taken.as_ref().ok().map(|manifest| manifest.timeline.vm.name.clone()),
+        problem: taken.err(),
+    }
+}
+
+/// A folder of a machine that nobody knows, as something that was found.
+pub(crate) fn unknown_machine(survey: &Survey, repair: Option<&Repair>) -> rest::Repaired {
+    let detail = "there is a folder of a virtual machine that is not in the database".to_owned();
+    let finding = rest::Finding {
+        vm: survey.vm.0,
+        vm_name: survey.vm.to_string(),
+        kind: "unknown-machine".to_owned(),
+        detail,
+        affects: Vec::new(),
+        affects_now: false,
+        repair: repair.map(|repair| repair.tell().to_owned()),
+    };
+    rest::Repaired { finding, result: None, problem: None }
+}
+
+pub(crate) fn adopted(manifest: &Manifest, known: bool) -> rest::Adopted {
+    let timeline = &manifest.timeline;
+    rest::Adopted {
+        vm: timeline.vm.id.0,
+        name: Some(timeline.vm.name.clone()),
+        account: Some(manifest.account.clone()),
+        snapshots: timeline.snapshots.len() as u64,
+        known,
+        problem: None,
+    }
+}
+
+pub(crate) fn not_adopted(vm: VmId, why: String) -> rest::Adopted {
+    let (vm, problem) = (vm.0, Some(why));
+    rest::Adopted { vm, name: None, account: None, snapshots: 0, known: false, problem }
 }
 
 fn disks(config: &Config) -> Vec<rest::Disk> {
@@ -119,6 +185,8 @@ pub(crate) fn snapshot(listed: &ListedSnapshot) -> rest::Snapshot {
         current: *current,
         created_at: snapshot.created_at.to_rfc3339(),
         ready_at: snapshot.ready_at.map(Moment::to_rfc3339),
+        road: snapshot.saving.map(|saving| saving.road.as_str().to_owned()),
+        predicted_pause_ms: snapshot.saving.map(|saving| saving.predicted_ms),
         pause_ms: snapshot.pause_ms,
         size_bytes: *size_bytes,
         memory_bytes: snapshot.memory_bytes,
@@ -308,6 +376,7 @@ pub(crate) fn profile(profile: &Profile) -> rest::Profile {
         memory_allowed: profile.settings.memory_allowed,
         snapshot_limit: limit(profile.settings.snapshot_limit),
         protect_snapshots: profile.settings.protect_snapshots,
+        pause_bound_ms: limit(profile.settings.pause_bound),
         created_at: profile.created_at.to_rfc3339(),
     }
 }

@@ -86,10 +86,15 @@ const ROUTES: &[(&str, &str, About, &str)] = &[
     ("GET", "/v1/hosts", Shared, "operator"),
     ("GET", "/v1/hosts/{id}", Shared, "operator"),
     ("PATCH", "/v1/hosts/{id}", Shared, "administrator"),
+    ("POST", "/v1/hosts/{id}/check", Shared, "administrator"),
+    ("POST", "/v1/hosts/{id}/repair", Shared, "administrator"),
+    ("POST", "/v1/hosts/{id}/adopt", Shared, "administrator"),
     ("GET", "/v1/hypervisors", Shared, "operator"),
     ("PATCH", "/v1/hypervisors/{kind}", Shared, "administrator"),
     ("GET", "/v1/pools", Shared, "operator"),
     ("GET", "/v1/pools/{id}", Shared, "operator"),
+    ("PATCH", "/v1/pools/{id}", Shared, "administrator"),
+    ("GET", "/v1/database", Shared, "administrator"),
     ("GET", "/metrics", Shared, "operator"),
     ("GET", "/health", Open, "viewer"),
     ("GET", "/openapi.json", Anybody, "viewer"),
@@ -125,6 +130,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("PATCH", "/v1/hosts/{id}" | "/v1/hypervisors/{kind}") => {
             json!({ "snapshots_enabled": true })
         }
+        ("PATCH", "/v1/pools/{id}") => json!({ "warn_at": [80] }),
         ("POST" | "PATCH", _) => json!({}),
         _ => return None,
     };

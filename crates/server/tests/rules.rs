@@ -235,6 +235,23 @@ async fn a_line_moves_on_and_what_runs_can_be_cancelled() -> Result<()> {
     Ok(())
 }
 
+/// R9: whose turn it is to stop what is off by then has what was wanted.
+#[tokio::test]
+async fn a_machine_that_is_off_when_its_stop_comes_is_as_was_wanted() -> Result<()> {
+    let scene = Scene::new(ToldAgent { hangs: true, ..ToldAgent::default() }).await?;
+    scene.running().await?;
+    let (app, who) = (&scene.app, &scene.who);
+    let queue = How { queue: true, ..How::default() };
+    let create = app.create_snapshot(who, How::default(), "web", named("one")).await?;
+    let once = app.stop_vm(who, queue, "web", false).await?;
+    let twice = app.stop_vm(who, queue, "web", false).await?;
+    app.cancel_operation(who, OperationId(create.id), Duration::from_secs(10)).await?;
+    assert_eq!(scene.ended(once).await?.state, "succeeded");
+    assert_eq!(scene.ended(twice).await?.state, "succeeded");
+    assert_eq!(app.vm(who, "web").await?.state, "stopped");
+    Ok(())
+}
+
 /// R9: what was in line and may not be any more when its turn comes says why.
 #[tokio::test]
 async fn what_is_in_line_is_judged_when_its_turn_comes() -> Result<()> {

@@ -1,28 +1,26 @@
-//! A host in memory, with the agent that really performs on it: guests and layers are
-//! [`Fake`], journals are on a shelf in memory, and fate decides at every step.
+//! A host in memory with the agent that really performs on it, as long as its process lives: fate
+//! decides at every step, and on every way.
 
 use crate::fate::{Death, Fate};
-use crate::shelf::Memory;
 use crate::truth::Contents;
 use async_trait::async_trait;
+use futures::FutureExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tintype_agent::{Hand, Journals, begun};
+use tintype_agent::{FakeAgent, Memory};
 use tintype_drivers::fake::Fake;
-use tintype_drivers::{Host, Hypervisor, Volume};
 use tintype_model::effect::{After, Effect, Outcome};
-use tintype_model::layer::Format;
+use tintype_model::finding::{Repair, Sighting};
+use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, Refusal, VmId};
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
-
-const GIB: u64 = 1 << 30;
 
 /// What outlives every process: guests, layers and journals.
 #[derive(Clone)]
@@ -32,35 +30,17 @@ pub(crate) struct Ground {
     pub(crate) contents: Arc<Mutex<Contents>>,
 }
 
-/// The fake as something that a hand holds.
-struct Held(Arc<Fake>);
-
-impl Host for Held {
-    fn hypervisor(&self) -> &dyn Hypervisor {
-        &*self.0
-    }
-
-    fn volume(&self) -> &dyn Volume {
-        &*self.0
-    }
-}
-
-/// An effect that is under way: about which machine, whether in the background, and what stops it.
-type Running = (VmId, bool, Arc<AtomicBool>);
-
 /// The agent, as long as its process lives.
 pub(crate) struct SimAgent {
     fate: Arc<Fate>,
     ground: Ground,
-    hand: Hand<Held>,
-    turns: Mutex<BTreeMap<VmId, Arc<AsyncMutex<()>>>>,
-    running: Mutex<BTreeMap<EffectId, Running>>,
+    agent: FakeAgent,
 }
 
 impl SimAgent {
     pub(crate) fn new(fate: Arc<Fate>, ground: Ground) -> Self {
-        let hand = Hand::new(Held(Arc::clone(&ground.fake)), Journals::on(ground.shelf.clone()));
-        Self { fate, ground, hand, turns: Mutex::default(), running: Mutex::default() }
+        let agent = FakeAgent::new(Arc::clone(&ground.fake), ground.shelf.clone());
+        Self { fate, ground, agent }
     }
 
     /// Messages take their time, most of them little.
@@ -77,6 +57,16 @@ impl SimAgent {
         }
     }
 
+    /// What a part of the agent comes to; who dies there never answers.
+    async fn lives<T>(&self, part: impl Future<Output = T>) -> T {
+        self.live().await;
+        match AssertUnwindSafe(part).catch_unwind().await {
+            Ok(come) => come,
+            Err(payload) if payload.is::<Death>() => pending().await,
+            Err(bug) => resume_unwind(bug),
+        }
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.ground.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,9 +77,7 @@ impl SimAgent {
             self.contents().expect(&self.ground.fake, take);
         }
         let known = self.ground.shelf.knows(id);
-        let progress = Arc::new(Mutex::new(begun("begun")));
-        let acted =
-            catch_unwind(AssertUnwindSafe(|| self.hand.perform(id, effect, progress, stop)));
+        let acted = catch_unwind(AssertUnwindSafe(|| self.agent.act(id, effect, stop)));
         let came = match &acted {
             Ok(Outcome::Done(_)) => "done".to_owned(),
             Ok(Outcome::Failed(reason, _)) => format!("failed, {reason}"),
@@ -122,12 +110,9 @@ impl SimAgent {
 impl Agent for SimAgent {
     async fn perform(&self, id: EffectId, effect: Effect) -> Outcome {
         self.live().await;
-        let (vm, stop) = (effect.vm(), Arc::<AtomicBool>::default());
-        let background = matches!(effect, Effect::Reclaim { .. });
-        let running = (vm, background, Arc::clone(&stop));
-        self.running.lock().expect("no holder panics").insert(id, running);
+        let stop = self.agent.enter(id, &effect);
         self.travel().await;
-        let turn = Arc::clone(self.turns.lock().expect("no holder panics").entry(vm).or_default());
+        let turn = self.agent.turn(effect.vm());
         let _turn = turn.lock().await;
         self.live().await;
         let Some(mut outcome) = self.act(id, &effect, &stop) else { return pending().await };
@@ -138,82 +123,73 @@ impl Agent for SimAgent {
             outcome = again;
             self.travel().await;
         }
-        self.running.lock().expect("no holder panics").remove(&id);
+        self.agent.leave(id);
         outcome
     }
 
     async fn forget(&self, id: EffectId) {
-        self.live().await;
-        if catch_unwind(AssertUnwindSafe(|| self.hand.forget(id))).is_err() {
-            pending().await
-        }
+        self.lives(self.agent.forget(id)).await;
     }
 
-    async fn forget_but(&self, open: BTreeSet<EffectId>) {
-        self.live().await;
-        if catch_unwind(AssertUnwindSafe(|| self.hand.forget_but(&open))).is_err() {
-            pending().await
-        }
+    async fn forget_but(&self, open: BTreeSet<EffectId>, known: BTreeSet<VmId>) {
+        self.lives(self.agent.forget_but(open, known)).await;
     }
 
-    fn progress(&self, _id: EffectId) -> Option<Progress> {
-        None
+    fn progress(&self, id: EffectId) -> Option<Progress> {
+        self.agent.progress(id)
     }
 
     fn give_way(&self, vm: VmId) {
-        let running = self.running.lock().expect("no holder panics");
-        for (_, _, stop) in running.values().filter(|(of, background, _)| *of == vm && *background)
-        {
-            stop.store(true, Ordering::SeqCst);
-        }
+        self.agent.give_way(vm);
     }
 
     fn cancel(&self, id: EffectId) {
-        if let Some((_, _, stop)) = self.running.lock().expect("no holder panics").get(&id) {
-            stop.store(true, Ordering::SeqCst);
-        }
+        self.agent.cancel(id);
     }
 
-    async fn inspect(&self, _path: String) -> Result<Inspected, Refusal> {
-        self.live().await;
-        Ok(Inspected { format: Format::Raw, size_bytes: GIB, allocated_bytes: 1 << 20 })
+    async fn inspect(&self, path: String) -> Result<Inspected, Refusal> {
+        self.lives(self.agent.inspect(path)).await
     }
 
-    async fn readable(&self, _path: String) -> Result<(), Refusal> {
-        self.live().await;
-        Ok(())
+    async fn readable(&self, path: String) -> Result<(), Refusal> {
+        self.lives(self.agent.readable(path)).await
     }
 
     async fn host(&self) -> HostFacts {
-        self.live().await;
-        HostFacts {
-            capabilities: self.ground.fake.capabilities().clone(),
-            memory_free_bytes: 1000 * GIB,
-            memory_total_bytes: 1000 * GIB,
-            pool_free_bytes: 1000 * GIB,
-            pool_total_bytes: 1000 * GIB,
-            pool_path: "/pool".into(),
-        }
+        self.lives(self.agent.host()).await
     }
 
     async fn guests(&self) -> BTreeMap<VmId, VmState> {
+        self.lives(self.agent.guests()).await
+    }
+
+    async fn look(&self, vm: VmId, settle: BTreeSet<String>) -> Option<Sighting> {
+        let sighting = self.lives(self.agent.look(vm, settle)).await;
         self.live().await;
-        if catch_unwind(AssertUnwindSafe(|| self.hand.tidy())).is_err() {
-            pending::<()>().await;
-        }
-        let state = |guest| if guest { VmState::Running } else { VmState::Stopped };
-        self.ground.fake.machines().into_iter().map(|(vm, guest)| (vm, state(guest))).collect()
+        sighting
     }
 
-    fn console_address(&self, _vm: VmId) -> String {
-        "none".into()
+    async fn survey(&self) -> Vec<Survey> {
+        self.lives(self.agent.survey()).await
     }
 
-    async fn console(&self, _vm: VmId) -> mpsc::Receiver<Vec<u8>> {
-        mpsc::channel(1).1
+    async fn repair(&self, vm: VmId, repair: Repair) -> Result<String, Refusal> {
+        self.lives(self.agent.repair(vm, repair)).await
     }
 
-    async fn type_in(&self, _vm: VmId, _bytes: Vec<u8>) -> Result<(), Refusal> {
-        Ok(())
+    async fn describe(&self, vm: VmId, manifest: Manifest) -> Result<(), Refusal> {
+        self.lives(self.agent.describe(vm, manifest)).await
+    }
+
+    fn console_address(&self, vm: VmId) -> String {
+        self.agent.console_address(vm)
+    }
+
+    async fn console(&self, vm: VmId) -> mpsc::Receiver<Vec<u8>> {
+        self.agent.console(vm).await
+    }
+
+    async fn type_in(&self, vm: VmId, bytes: Vec<u8>) -> Result<(), Refusal> {
+        self.agent.type_in(vm, bytes).await
     }
 }

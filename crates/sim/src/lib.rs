@@ -13,7 +13,6 @@
 mod fate;
 mod host;
 mod people;
-mod shelf;
 mod truth;
 mod world;
 

@@ -8,6 +8,10 @@ use std::thread;
 use std::time::Instant;
 use tintype_sim::{Flaw, run};
 
+/// A world allocates little things all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs simulated worlds and looks for flaws.
 #[derive(Debug, Parser)]
 struct Args {
@@ -56,7 +60,7 @@ fn many(args: &Args, threads: usize) -> Result<()> {
     let (from, seeds) = (args.from, args.seeds);
     let began = Instant::now();
     let (next, end) = (AtomicU64::new(from), from + seeds);
-    let (events, deaths) = (AtomicU64::new(0), AtomicU64::new(0));
+    let [events, deaths, losses, repaired]: [AtomicU64; 4] = Default::default();
     let flaws: Mutex<Vec<Flaw>> = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -76,16 +80,21 @@ fn many(args: &Args, threads: usize) -> Result<()> {
                     });
                     events.fetch_add(story.events, Ordering::Relaxed);
                     deaths.fetch_add(story.deaths, Ordering::Relaxed);
+                    losses.fetch_add(story.losses, Ordering::Relaxed);
+                    repaired.fetch_add(story.repaired, Ordering::Relaxed);
                 }
             });
         }
     });
     let flaws = flaws.into_inner().expect("no holder panics");
     println!(
-        "seeds {from} to {}: {} events, {} deaths, {} flaws, {:.0} worlds a second",
+        "seeds {from} to {}: {} events, {} deaths, {} databases lost, {} hosts repaired, {} flaws, \
+         {:.0} worlds a second",
         end - 1,
         events.into_inner(),
         deaths.into_inner(),
+        losses.into_inner(),
+        repaired.into_inner(),
         flaws.len(),
         seeds as f64 / began.elapsed().as_secs_f64()
     );

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tintype_drivers::fake::{Blocks, Fake};
 use tintype_model::access::Reach;
 use tintype_model::effect::{After, Revert, TakeSnapshot};
+use tintype_model::finding::Finding;
 use tintype_model::layer::DEPTH_MOST;
 use tintype_model::operation::{Operation, Phase};
 use tintype_model::quota::Usage;
@@ -133,6 +134,11 @@ impl Records {
             if timeline.depth() > DEPTH_MOST {
                 return Some(format!("{}: a chain of {} layers", vm.name, timeline.depth()));
             }
+            // Nobody but us touches this host: what an undo has left is all there is to find.
+            let unknown = |finding: &&Finding| !matches!(finding, Finding::UnknownFile { .. });
+            if let Some(finding) = vm.findings.iter().find(unknown) {
+                return Some(format!("{}: {}", vm.name, finding.tell(timeline)));
+            }
             if let Some(flaw) = self.layers_flaw(ground, timeline) {
                 return Some(format!("{}: {flaw}", vm.name));
             }
@@ -167,6 +173,24 @@ impl Records {
         let work = self.reclaims.get(&vm);
         let mut ready = timeline.snapshots.values().filter(ready);
         ready.find_map(|snapshot| contents.flaw_of(&ground.fake, snapshot, work))
+    }
+
+    /// The snapshots that are ready, of machines that are not about to go.
+    pub(crate) fn ready(&self) -> BTreeSet<SnapshotId> {
+        let goes = |operation: &Operation| operation.command.kind() == "delete-vm";
+        let going: BTreeSet<VmId> =
+            self.open.iter().filter(|operation| goes(operation)).map(|op| op.vm).collect();
+        let staying = self.timelines.values().filter(|timeline| !going.contains(&timeline.vm.id));
+        let ready = staying.flat_map(|timeline| timeline.snapshots.values());
+        let ready = ready.filter(|snapshot| snapshot.state == SnapshotState::Ready);
+        ready.map(|snapshot| snapshot.id).collect()
+    }
+
+    /// The snapshots that are whole, whatever is done to them.
+    pub(crate) fn whole(&self) -> BTreeSet<SnapshotId> {
+        let all = self.timelines.values().flat_map(|timeline| timeline.snapshots.values());
+        let whole = all.filter(|snapshot| snapshot.state != SnapshotState::Unavailable);
+        whole.map(|snapshot| snapshot.id).collect()
     }
 
     /// What is left to do.

@@ -3,16 +3,18 @@
 use crate::fate::{Doom, Ends, Fate};
 use crate::host::{Ground, SimAgent};
 use crate::people;
-use crate::shelf::Memory;
 use crate::truth::{Contents, Records};
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tintype_agent::Memory;
 use tintype_drivers::fake::Fake;
+use tintype_model::SnapshotId;
 use tintype_model::access::Caller;
-use tintype_server::app::App;
+use tintype_server::app::{App, Options};
 use tintype_store::{Store, StoreError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
@@ -48,6 +50,10 @@ pub struct Story {
     pub events: u64,
     /// How often everything was killed.
     pub deaths: u64,
+    /// How often the database was lost.
+    pub losses: u64,
+    /// Whether something was left behind on the host that a check of it found, and put aside.
+    pub repaired: u64,
 }
 
 /// Runs the world of a seed to its end.
@@ -81,6 +87,8 @@ struct World {
     left: u64,
     /// Whether it was started once more after all was quiet.
     restarted: bool,
+    /// The snapshots that were ready when the database was lost, until they are there again.
+    lost: Option<BTreeSet<SnapshotId>>,
 }
 
 /// Why a process of tintype ended.
@@ -104,12 +112,14 @@ impl World {
         let fake = Arc::new(Fake::default());
         let steps = Arc::clone(&fate);
         fake.obey(move |_| steps.step());
+        let steps = Arc::clone(&fate);
+        let shelf = Memory::obeying(move || steps.step());
         let contents: Arc<Mutex<Contents>> = Arc::default();
-        let ground = Ground { fake, shelf: Memory::new(Arc::clone(&fate)), contents };
-        let commits = Arc::clone(&fate);
-        let store = Store::in_memory(move || !commits.commits()).expect("there is memory");
+        let ground = Ground { fake, shelf, contents };
+        let store = store(&fate);
         let left = fate.draw(|random| random.u64(EVENTS));
-        Self { fate, ground, store, story: Story::default(), telling, left, restarted: false }
+        let story = Story::default();
+        Self { fate, ground, store, story, telling, left, restarted: false, lost: None }
     }
 
     fn tell(&mut self, what: impl FnOnce() -> String) {
@@ -133,6 +143,9 @@ impl World {
             match end? {
                 End::Killed => {
                     self.story.deaths += 1;
+                    if self.lost.is_some() {
+                        self.store = store(&self.fate);
+                    }
                     self.tell(|| "everything is killed, and started again".to_owned());
                 }
                 End::Stopped => self.tell(|| "everything is stopped, and started again".to_owned()),
@@ -151,6 +164,7 @@ impl World {
 
     async fn life(&mut self) -> Result<End, String> {
         let process = self.start().await;
+        self.adopt(&process).await?;
         while self.left > 0 {
             self.left -= 1;
             self.story.events += 1;
@@ -166,7 +180,7 @@ impl World {
                 sleep(Duration::from_secs(10)).await;
                 let records = self.check().await?;
                 if records.unfinished().is_none() {
-                    return self.rest(&records);
+                    return self.rest(&process, records).await;
                 }
             }
         }
@@ -174,15 +188,48 @@ impl World {
         Err(unfinished.unwrap_or_else(|| "it never came to rest".to_owned()))
     }
 
-    /// When all is quiet and was started anew, nothing may be left over.
-    fn rest(&mut self, records: &Records) -> Result<End, String> {
+    /// When all is quiet and was started anew, nothing may be left over: only where a database was
+    /// lost, what a check of the host finds and puts aside.
+    async fn rest(&mut self, process: &Process, records: Records) -> Result<End, String> {
         if !std::mem::replace(&mut self.restarted, true) {
             return Ok(End::Stopped);
         }
-        match records.residue(&self.ground) {
-            Some(residue) => Err(format!("in the end {residue}")),
-            None => Ok(End::Quiet),
+        let Some(residue) = records.residue(&self.ground) else { return Ok(End::Quiet) };
+        if self.story.losses == 0 {
+            return Err(format!("in the end {residue}"));
         }
+        self.tell(|| format!("it is checked, for {residue}"));
+        let repaired = process.app.repair_host(&process.who, "host", false).await;
+        repaired.map_err(|refusal| format!("it is not repaired: {refusal}"))?;
+        sleep(Duration::from_secs(5)).await;
+        match self.check().await?.residue(&self.ground) {
+            Some(residue) => Err(format!("in the end {residue}")),
+            None => {
+                self.story.repaired += 1;
+                Ok(End::Quiet)
+            }
+        }
+    }
+
+    /// Takes up what the host has when the database was lost: what was ready has to be there.
+    async fn adopt(&mut self, process: &Process) -> Result<(), String> {
+        let Some(ready) = self.lost.clone() else { return Ok(()) };
+        let mut tries = 0;
+        let adopted = loop {
+            match process.app.adopt(&process.who, "host", false).await {
+                Ok(adopted) => break adopted,
+                // The new database may fail as well.
+                Err(refusal) if tries > 30 => return Err(format!("not adopted: {refusal}")),
+                Err(_) => tries += 1,
+            }
+        };
+        self.tell(|| format!("{} machines are adopted", adopted.items.len()));
+        let records = self.check().await?;
+        if let Some(id) = ready.difference(&records.whole()).next() {
+            return Err(format!("snapshot {id} was lost with the database"));
+        }
+        self.lost = None;
+        Ok(())
     }
 
     /// Starts a process. When it cannot start, whoever looks after processes starts it again.
@@ -191,7 +238,8 @@ impl World {
             let agent = Arc::new(SimAgent::new(Arc::clone(&self.fate), self.ground.clone()));
             let started = async {
                 let ground = Arc::clone(&self.fate);
-                let app = App::start(self.store.clone(), agent, ground, "host").await?;
+                let app =
+                    App::start(self.store.clone(), agent, ground, Options::on("host")).await?;
                 let token = app.local_token(None).await?;
                 let who = app.authenticate(&token).await?;
                 Ok::<_, anyhow::Error>(Process { app, who })
@@ -216,6 +264,12 @@ impl World {
             70..82 => self.decree(),
             82..85 => self.fate.die(),
             85..88 => self.end_guests(),
+            90..91 => {
+                self.lost = Some(self.check().await?.ready());
+                self.story.losses += 1;
+                self.tell(|| "the database is lost".to_owned());
+                self.fate.die();
+            }
             88..90 => {
                 let hours = self.fate.below(48) as i64 - 24;
                 self.fate.jump(hours * 3_600_000);
@@ -278,6 +332,12 @@ impl World {
         drop(contents);
         records.flaw(&self.ground).map_or(Ok(records), Err)
     }
+}
+
+/// A database in memory, whose commits fail when fate wants.
+fn store(fate: &Arc<Fate>) -> Store {
+    let commits = Arc::clone(fate);
+    Store::in_memory(move || !commits.commits()).expect("there is memory")
 }
 
 fn runtime() -> Runtime {

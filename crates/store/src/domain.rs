@@ -47,6 +47,15 @@ impl Unit {
         self.one(sql("SELECT * FROM domain WHERE id = $1").bind(id.to_string()), domain)
     }
 
+    /// The domain that all others are beneath.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn root_domain(&mut self) -> Result<Domain, StoreError> {
+        let root = self.one(sql("SELECT * FROM domain WHERE parent IS NULL"), domain)?;
+        root.ok_or_else(|| StoreError::Damaged("the root domain".to_owned()))
+    }
+
     /// The domains with this name.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! Hosts and their pools, and whether snapshots are switched on for them and their kind (E30).
 
-use crate::codec::id;
+use crate::codec::{count, from_json, id, json};
 use crate::sql::sql;
 use crate::{StoreError, Unit};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// A host that guests run on.
@@ -86,5 +87,32 @@ impl Unit {
             .bind(kind)
             .bind(enabled),
         )
+    }
+
+    /// What all guests may still come to write.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn growth_bytes(&mut self) -> Result<u64, StoreError> {
+        let query = sql("SELECT COALESCE(SUM(growth_bytes), 0) AS growth FROM vm");
+        Ok(self.one(query, |row| count(row, "growth"))?.unwrap_or(0))
+    }
+
+    /// At which parts of a host's pool in use it is told of, in percent.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn warn_at(&mut self, host: Uuid) -> Result<BTreeSet<u8>, StoreError> {
+        let query = sql("SELECT warn_at FROM host WHERE id = $1").bind(host.to_string());
+        Ok(self.one(query, |row| from_json(row, "warn_at"))?.unwrap_or_default())
+    }
+
+    /// Sets at which parts of a host's pool in use it is told of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn set_warn_at(&mut self, host: Uuid, levels: &BTreeSet<u8>) -> Result<(), StoreError> {
+        let query = sql("UPDATE host SET warn_at = $1 WHERE id = $2");
+        self.run(query.bind(json(levels)).bind(host.to_string()))
     }
 }

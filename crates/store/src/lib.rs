@@ -2,8 +2,10 @@
 
 mod account;
 mod codec;
+mod copy;
 mod domain;
 mod event;
+mod finding;
 mod host;
 mod idempotency;
 mod operation;
@@ -24,6 +26,7 @@ mod words;
 mod writer;
 
 pub use account::Account;
+pub use copy::{check_copy, put_back};
 pub use domain::Domain;
 pub use event::{Event, EventFilter};
 pub use host::Host;
@@ -40,7 +43,7 @@ use reader::{Readers, Reading};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use writer::{Turn, Writer};
@@ -51,6 +54,8 @@ const SCHEMA: &[M<'_>] = &[
     M::up(include_str!("../migrations/0002_people.sql")),
     M::up(include_str!("../migrations/0003_sharing.sql")),
     M::up(include_str!("../migrations/0004_speed.sql")),
+    M::up(include_str!("../migrations/0005_findings.sql")),
+    M::up(include_str!("../migrations/0006_saving.sql")),
 ];
 
 /// How many statements a connection keeps prepared.
@@ -94,6 +99,8 @@ impl From<rusqlite_migration::Error> for StoreError {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// Where it is, unless it is in memory.
+    file: Option<PathBuf>,
     /// None where the one connection there is does both.
     readers: Option<Arc<Readers>>,
     writer: Arc<Writer>,
@@ -124,7 +131,7 @@ impl Store {
         let readers = Readers::open(|| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))?;
         let empties = connect(path, OpenFlags::default())?;
         let writer = Arc::new(Writer::with_committer(writes, empties));
-        Ok(Self { readers: Some(readers), writer })
+        Ok(Self { file: Some(path.to_owned()), readers: Some(readers), writer })
     }
 
     /// Makes a database that lives in memory, with no thread of its own. Each commit is taken back
@@ -133,10 +140,9 @@ impl Store {
     /// # Errors
     /// When there is no memory.
     pub fn in_memory(fails: impl FnMut() -> bool + Send + 'static) -> Result<Self, StoreError> {
-        let mut both = connect(Path::new(":memory:"), OpenFlags::default())?;
-        Migrations::from_slice(SCHEMA).to_latest(&mut both)?;
+        let both = copy::in_memory()?;
         both.commit_hook(Some(fails))?;
-        Ok(Self { readers: None, writer: Arc::new(Writer::without_committer(both)) })
+        Ok(Self { file: None, readers: None, writer: Arc::new(Writer::without_committer(both)) })
     }
 
     /// Begins to write: nobody else writes until it is committed or dropped, so that what was read

@@ -1,7 +1,6 @@
 //! Timelines that are read before it is one's turn to write: reading takes most of the time, and
 //! many read beside each other, while one writes.
 
-use crate::sql::sql;
 use crate::{Store, StoreError, Unit};
 use tintype_model::VmId;
 use tintype_model::timeline::Timeline;
@@ -50,11 +49,5 @@ impl Unit {
             "what was read of {vm} is old, and was not counted"
         );
         Ok(Some(seen.timeline))
-    }
-
-    /// How often a machine's timeline was recorded, if there is the machine.
-    fn revision(&mut self, vm: VmId) -> Result<Option<i64>, StoreError> {
-        let query = sql("SELECT revision FROM vm WHERE id = $1").bind(vm.to_string());
-        self.one(query, |row| row.get("revision"))
     }
 }

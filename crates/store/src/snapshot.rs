@@ -140,6 +140,13 @@ impl Unit {
         let conditions = Conditions { filter, page, keywords: &keywords };
         let mut query = sql(LISTED);
         match &scope {
+            // What is told of a row is looked up for those of the page only.
+            Scope::All if keywords.iter().any(Keyword::is_rare) => {
+                query.push(" AND snapshot.seq IN (SELECT seq FROM snapshot WHERE TRUE");
+                conditions.push(&mut query);
+                page.push_order(&mut query, "snapshot");
+                query.push(")");
+            }
             Scope::All => conditions.push(&mut query),
             Scope::Accounts(accounts) if accounts.len() > ACCOUNTS_FEW => {
                 // The plus keeps the order of the page; otherwise all would be gathered and sorted.
@@ -237,8 +244,9 @@ impl Unit {
             sql(
                 "INSERT INTO snapshot (id, vm, name, description, kind, consistency, state, parent,
                                    created_at, memory_bytes, config, account, created_by,
-                                   expires_at, protected, safety, size_bytes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 0)",
+                                   expires_at, protected, safety, saving, size_bytes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                     $17, 0)",
             )
             .bind(snapshot.id.to_string())
             .bind(snapshot.vm.to_string())
@@ -255,7 +263,8 @@ impl Unit {
             .bind(&snapshot.created_by)
             .bind(snapshot.expires_at.map(|at| at.0))
             .bind(snapshot.protected)
-            .bind(snapshot.safety),
+            .bind(snapshot.safety)
+            .bind(snapshot.saving.as_ref().map(json)),
         )
     }
 
@@ -372,6 +381,7 @@ fn snapshot(row: &Row<'_>, configs: &mut Same<Config>) -> Result<Snapshot, Store
         parent: maybe_id(row, "parent")?,
         created_at: Moment(row.get("created_at")?),
         ready_at: moment("ready_at")?,
+        saving: maybe_json(row, "saving")?,
         pause_ms: pause_ms.map(|ms| u64::try_from(ms).unwrap_or(0)),
         memory_bytes: count(row, "memory_bytes")?,
         config: configs.read(row, "config")?,

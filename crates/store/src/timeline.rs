@@ -18,6 +18,7 @@ const NAME: &str = "UPDATE vm SET name = $1 WHERE id = $2";
 const GENERATION: &str = "UPDATE vm SET generation = $1 WHERE id = $2";
 const CURRENT_SNAPSHOT: &str = "UPDATE vm SET current_snapshot = $1 WHERE id = $2";
 const OPERATION: &str = "UPDATE vm SET operation = $1 WHERE id = $2";
+const FINDINGS: &str = "UPDATE vm SET findings = $1 WHERE id = $2";
 const RECLAIM: &str = "UPDATE vm SET reclaim = $1 WHERE id = $2";
 
 impl Unit {
@@ -97,11 +98,12 @@ impl Unit {
         }
         let restless = timeline.vm.reclaim.is_some() || next(timeline).is_some();
         self.run(
-            sql("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3, revision = revision + 1
-                 WHERE id = $4")
+            sql("UPDATE vm SET snapshots = $1, bytes = $2, restless = $3, growth_bytes = $4,
+                 revision = revision + 1 WHERE id = $5")
             .bind(number(is.snapshots))
             .bind(number(is.bytes))
             .bind(restless)
+            .bind(number(timeline.growth_bytes()))
             .bind(timeline.vm.id.to_string()),
         )
     }
@@ -164,6 +166,9 @@ impl Unit {
             Change::VmCurrent(id) => self.set(vm, CURRENT_SNAPSHOT, id.map(|id| id.to_string())),
             Change::VmOperation(id) => self.set(vm, OPERATION, id.map(|id| id.to_string())),
             Change::VmReclaim(id) => self.set(vm, RECLAIM, id.map(|id| id.to_string())),
+            Change::VmFindings(found) => {
+                self.set(vm, FINDINGS, (!found.is_empty()).then(|| json(found)))
+            }
             Change::VmGone => self.remove_vm(vm),
             Change::SnapshotAdded(snapshot) => self.add_snapshot(snapshot, account),
             Change::SnapshotChanged(id, change) => self.change_snapshot(*id, change),
@@ -191,13 +196,16 @@ impl Unit {
                     .bind(vm.to_string())
                     .bind(id.to_string()),
             ),
-            Change::DiskActive { disk, layer } => self.run(
-                sql("INSERT INTO active (vm, disk, layer) VALUES ($1, $2, $3)
-                         ON CONFLICT (vm, disk) DO UPDATE SET layer = $3")
-                .bind(vm.to_string())
-                .bind(disk.to_string())
-                .bind(layer.to_string()),
-            ),
+            Change::DiskActive { disk, layer } => {
+                self.unmark_active(vm, *disk)?;
+                self.run(
+                    sql("INSERT INTO active (vm, disk, layer) VALUES ($1, $2, $3)
+                             ON CONFLICT (vm, disk) DO UPDATE SET layer = $3")
+                    .bind(vm.to_string())
+                    .bind(disk.to_string())
+                    .bind(layer.to_string()),
+                )
+            }
             Change::DiskGone(disk) => {
                 for statement in [
                     "DELETE FROM active WHERE vm = $1 AND disk = $2",

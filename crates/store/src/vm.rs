@@ -75,6 +75,15 @@ impl Unit {
         self.one(sql("SELECT * FROM vm WHERE id = $1").bind(id.to_string()), vm)
     }
 
+    /// Whose this machine is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn account_of(&mut self, vm: VmId) -> Result<Option<AccountId>, StoreError> {
+        let query = sql("SELECT account FROM vm WHERE id = $1").bind(vm.to_string());
+        self.one(query, |row| id(row, "account"))
+    }
+
     /// The machines with this name that a caller sees, with their accounts.
     ///
     /// # Errors
@@ -159,11 +168,14 @@ impl Unit {
         self.all(sql("SELECT id FROM vm WHERE restless"), |row| id(row, "id"))
     }
 
-    /// Remembers the background work that was sent for a machine.
+    /// Remembers the background work that was sent for a machine, which writes to some layers.
     ///
     /// # Errors
     /// When the database fails.
     pub fn set_reclaim(&mut self, vm: VmId, work: &Reclaim) -> Result<(), StoreError> {
+        for layer in work.written() {
+            self.set_mark(vm, &layer.name(), None)?;
+        }
         self.run(
             sql("UPDATE vm SET reclaim_work = $1 WHERE id = $2")
                 .bind(json(work))
@@ -216,5 +228,6 @@ fn vm(row: &Row<'_>) -> Result<Vm, StoreError> {
         operation: maybe_id(row, "operation")?,
         reclaim: maybe_id(row, "reclaim")?,
         created_at: Moment(row.get("created_at")?),
+        findings: maybe_json(row, "findings")?.unwrap_or_default(),
     })
 }

@@ -2,15 +2,16 @@
 
 use crate::sql::{Query, sql};
 use crate::{StoreError, Unit};
+use std::ops::Range;
 
 /// So many rows that may have a keyword are looked at one by one; of a keyword that more have, a
 /// page is sooner found by looking at the rows in the order of the page.
 const FEW: usize = 8192;
 /// The shortest keyword that the index of words knows.
 const LEAST: usize = 3;
-/// By so many of a keyword's threes of letters, the rarest, its rows are looked for: each that all
-/// rows have takes as long as all the others together.
-const RAREST: usize = 2;
+/// So many rows may be walked through to find those that have a part of a keyword: each three of
+/// letters that all rows have takes as long as all the others together.
+const WALKED: usize = 150_000;
 /// Of how many of a keyword's threes it is looked how rare they are.
 const LOOKED: usize = 32;
 /// After how many rows it is looked how early they come.
@@ -64,6 +65,11 @@ pub(crate) struct Keyword<'a> {
 }
 
 impl Keyword<'_> {
+    /// Whether few rows have it.
+    pub(crate) fn is_rare(&self) -> bool {
+        self.rows.is_some()
+    }
+
     /// Goes on with the condition that a row has it.
     pub(crate) fn push(&self, query: &mut Query) {
         if let Some(rows) = &self.rows {
@@ -95,16 +101,12 @@ impl Unit {
             return Ok(None);
         }
         let last = self.last_row(table)?;
-        let mut rarest = Vec::new();
-        for three in letters.windows(LEAST).take(LOOKED) {
-            let three = quoted(&three.iter().collect::<String>());
-            rarest.push((self.estimate(table, &three, last)?, three));
-        }
-        rarest.sort_unstable();
-        rarest.dedup();
-        rarest.truncate(RAREST);
-        let rarest: Vec<String> = rarest.into_iter().map(|(_, three)| three).collect();
-        for words in [rarest.join(" AND "), quoted(keyword)] {
+        let threes = letters.windows(LEAST).take(LOOKED);
+        let rows = threes
+            .map(|three| self.estimate(table, &quoted(&three.iter().collect::<String>()), last));
+        let rows: Vec<usize> = rows.collect::<Result<_, _>>()?;
+        let part: String = letters[rarest_part(&rows)].iter().collect();
+        for words in [quoted(&part), quoted(keyword)] {
             // Certainly too many, however rough the guess.
             if self.estimate(table, &words, last)? > 4 * FEW {
                 continue;
@@ -142,6 +144,25 @@ impl Unit {
     }
 }
 
+/// Which letters of a keyword its rows are looked for by: the three that fewest rows have, and
+/// those beside it as long as few rows are walked through. `rows` tells how many each three has.
+fn rarest_part(rows: &[usize]) -> Range<usize> {
+    let least = (0..rows.len()).min_by_key(|&at| rows[at]).unwrap_or(0);
+    let (mut from, mut to) = (least, least);
+    let mut walked = rows[least];
+    loop {
+        let before = from.checked_sub(1).map(|at| (rows[at], at, to));
+        let after = rows.get(to + 1).map(|&rows| (rows, from, to + 1));
+        let Some(next) = before.into_iter().chain(after).min() else { break };
+        walked += next.0;
+        if walked > WALKED {
+            break;
+        }
+        (from, to) = (next.1, next.2);
+    }
+    from..to + LEAST
+}
+
 /// A text as the index of words is asked for it.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
@@ -158,4 +179,17 @@ fn pattern(keyword: &str) -> String {
     }
     text.push('%');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rarest_part;
+
+    #[test]
+    fn a_keyword_is_looked_for_by_the_letters_that_few_rows_have() {
+        assert_eq!(rarest_part(&[9]), 0..3);
+        assert_eq!(rarest_part(&[1_000_000, 3000, 20_000, 1_000_000]), 1..5);
+        assert_eq!(rarest_part(&[100, 100, 100]), 0..5);
+        assert_eq!(rarest_part(&[1_000_000, 1_000_000]), 0..3);
+    }
 }

@@ -1,6 +1,7 @@
 //! A keyword finds what has it in its name, and nothing else, whatever letters it is of (C31, E20).
 
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use tintype_model::access::Reach;
 use tintype_model::config::{Accel, Config, Platform};
 use tintype_model::settings::Settings;
@@ -23,6 +24,7 @@ fn vm(n: u128, name: &str) -> Vm {
         operation: None,
         reclaim: None,
         created_at: Moment(0),
+        findings: BTreeSet::new(),
     }
 }
 

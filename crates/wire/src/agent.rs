@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tintype_model::capability::Capabilities;
 use tintype_model::effect::{Effect, Outcome};
+use tintype_model::finding::{Repair, Sighting};
 use tintype_model::layer::Format;
+use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, Moment, Refusal, VmId};
 use tokio::sync::mpsc;
@@ -20,8 +22,9 @@ pub trait Agent: Send + Sync {
     /// The outcome is recorded; the agent may forget it.
     async fn forget(&self, id: EffectId);
 
-    /// Of all effects only these are still to be recorded; the agent may forget the others.
-    async fn forget_but(&self, open: BTreeSet<EffectId>);
+    /// Of all effects on machines that are `known` only these are still to be recorded; the agent
+    /// may forget the others.
+    async fn forget_but(&self, open: BTreeSet<EffectId>, known: BTreeSet<VmId>);
 
     /// How far an effect is.
     fn progress(&self, id: EffectId) -> Option<Progress>;
@@ -43,6 +46,19 @@ pub trait Agent: Send + Sync {
 
     /// Which machines have a guest, and how it is.
     async fn guests(&self) -> BTreeMap<VmId, VmState>;
+
+    /// What there is of a machine; nothing while something is done to it. What is in `settle` is on
+    /// disk when it is told of.
+    async fn look(&self, vm: VmId, settle: BTreeSet<String>) -> Option<Sighting>;
+
+    /// What there is of all machines that have a folder, to take them up.
+    async fn survey(&self) -> Vec<Survey>;
+
+    /// Does for a repair what is to be done on the host; says what it did.
+    async fn repair(&self, vm: VmId, repair: Repair) -> Result<String, Refusal>;
+
+    /// Writes down beside a machine's layers what they are.
+    async fn describe(&self, vm: VmId, manifest: Manifest) -> Result<(), Refusal>;
 
     /// Where a local client finds a machine's console.
     fn console_address(&self, vm: VmId) -> String;

@@ -4,6 +4,7 @@ use crate::{Ticks, connect};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,12 +29,12 @@ impl Pulse {
         thread::spawn(move || {
             let mut known = BTreeSet::new();
             while !closed.load(Ordering::SeqCst) {
-                for socket in sockets(&folder) {
-                    if known.contains(&socket) {
+                for (socket, inode) in sockets(&folder) {
+                    if known.contains(&inode) {
                         continue;
                     }
                     let Ok(stream) = connect(&socket) else { continue };
-                    known.insert(socket);
+                    known.insert(inode);
                     let ticks = Arc::clone(&ticks);
                     thread::spawn(move || read(BufReader::new(stream), &ticks));
                 }
@@ -58,10 +59,12 @@ impl Drop for Pulse {
     }
 }
 
-fn sockets(folder: &Path) -> Vec<PathBuf> {
+/// The ports there are, and which they are: another process may have one at the same place.
+fn sockets(folder: &Path) -> Vec<(PathBuf, u64)> {
     let runs = fs::read_dir(folder.join("run")).into_iter().flatten().flatten();
     let numbers = runs.filter(|run| run.file_name().to_string_lossy().parse::<u32>().is_ok());
-    numbers.map(|run| run.path().join("agent.sock")).filter(|socket| socket.exists()).collect()
+    let sockets = numbers.map(|run| run.path().join("agent.sock"));
+    sockets.filter_map(|path| fs::metadata(&path).ok().map(|meta| (path, meta.ino()))).collect()
 }
 
 fn read(mut reader: BufReader<impl std::io::Read>, ticks: &Mutex<Ticks>) {

@@ -1,14 +1,14 @@
 //! `tintype host` and `tintype pool`
 
-use super::escape;
 use super::profile::yes;
+use super::{check, escape};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::limit;
 use crate::output::{card, print, table};
 use crate::size;
 use clap::{ArgAction, Subcommand};
-use tintype_wire::rest::{EditHost, EditHypervisor, Host, Hypervisor, List, Pool};
+use tintype_wire::rest::{EditHost, EditHypervisor, EditPool, Host, Hypervisor, List, Pool};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostVerb {
@@ -19,6 +19,28 @@ pub(crate) enum HostVerb {
     Show {
         /// Name or id
         host: String,
+    },
+    /// Compare what a host has with what is recorded: files that were moved, replaced, written to
+    /// or opened by others, files and virtual machines that nobody knows
+    Check {
+        /// Name or id; the only one there is if not given
+        host: Option<String>,
+        /// Do what can be done about it: take as it is what is sound, say of what is lost that it
+        /// is unavailable, move out of the way what nobody knows; nothing is deleted
+        #[arg(long)]
+        repair: bool,
+        /// Say what a repair would do
+        #[arg(long, requires = "repair")]
+        dry_run: bool,
+    },
+    /// Take up virtual machines that a host has and the database does not know, by the manifests
+    /// beside their layers
+    Adopt {
+        /// Name or id; the only one there is if not given
+        host: Option<String>,
+        /// Say what would be taken up
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Switch snapshots on or off for a host; what exists can be used in any case
     Set {
@@ -55,6 +77,14 @@ pub(crate) enum PoolVerb {
         /// Name or id
         pool: String,
     },
+    /// Set when it is told how full a pool is
+    Set {
+        /// Name or id
+        pool: String,
+        /// At which parts in use, in percent, such as 80,90,95
+        #[arg(long, value_delimiter = ',')]
+        warn_at: Vec<u8>,
+    },
 }
 
 pub(crate) async fn hosts(context: &Context, verb: HostVerb) -> Result<(), Failure> {
@@ -74,6 +104,11 @@ pub(crate) async fn hosts(context: &Context, verb: HostVerb) -> Result<(), Failu
             let host: Host = context.client.get(&format!("/v1/hosts/{}", escape(&host))).await?;
             print(context, &host, show_host);
         }
+        HostVerb::Check { host, repair: false, .. } => check::check(context, host).await?,
+        HostVerb::Check { host, repair: true, dry_run } => {
+            check::repair(context, host, dry_run).await?
+        }
+        HostVerb::Adopt { host, dry_run } => check::adopt(context, host, dry_run).await?,
         HostVerb::Set { host, snapshots_enabled } => {
             let path = format!("/v1/hosts/{}", escape(&host));
             let host: Host = context.client.patch(&path, &EditHost { snapshots_enabled }).await?;
@@ -131,25 +166,38 @@ pub(crate) async fn pools(context: &Context, verb: PoolVerb) -> Result<(), Failu
             print(context, &pools, |pools| {
                 let row = |pool: &Pool| {
                     let (free, total) = (size::show(pool.free_bytes), size::show(pool.total_bytes));
-                    vec![pool.name.clone(), free, total, pool.path.clone()]
+                    let warning = pool.warning.clone().unwrap_or("-".to_owned());
+                    vec![pool.name.clone(), free, total, pool.path.clone(), warning]
                 };
                 let rows: Vec<Vec<String>> = pools.items.iter().map(row).collect();
-                table(&["NAME", "FREE", "SIZE", "PATH"], &rows)
+                table(&["NAME", "FREE", "SIZE", "PATH", "WARNING"], &rows)
             });
         }
         PoolVerb::Show { pool } => {
             let pool: Pool = context.client.get(&format!("/v1/pools/{}", escape(&pool))).await?;
-            print(context, &pool, |pool| {
-                card(&[
-                    ("name", pool.name.clone()),
-                    ("id", pool.id.to_string()),
-                    ("path", pool.path.clone()),
-                    ("free", size::show(pool.free_bytes)),
-                    ("size", size::show(pool.total_bytes)),
-                    ("giving space back", pool.reclaiming.to_string()),
-                ])
-            });
+            print(context, &pool, show_pool);
+        }
+        PoolVerb::Set { pool, warn_at } => {
+            let path = format!("/v1/pools/{}", escape(&pool));
+            let pool: Pool = context.client.patch(&path, &EditPool { warn_at }).await?;
+            print(context, &pool, show_pool);
         }
     }
     Ok(())
+}
+
+fn show_pool(pool: &Pool) -> String {
+    let levels = pool.warn_at.iter().map(|level| format!("{level} %"));
+    card(&[
+        ("name", pool.name.clone()),
+        ("id", pool.id.to_string()),
+        ("path", pool.path.clone()),
+        ("free", size::show(pool.free_bytes)),
+        ("size", size::show(pool.total_bytes)),
+        ("in use", format!("{} %", pool.used_percent)),
+        ("guests may still write", size::show(pool.growth_bytes)),
+        ("warns at", levels.collect::<Vec<_>>().join(", ")),
+        ("warning", pool.warning.clone().unwrap_or("-".to_owned())),
+        ("giving space back", pool.reclaiming.to_string()),
+    ])
 }

@@ -1,6 +1,8 @@
 //! The verbs: one file for each noun.
 
+pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod event;
 pub(crate) mod host;

@@ -24,6 +24,10 @@ pub(crate) struct SettingArgs {
     /// Whether it cannot be deleted while it has snapshots
     #[arg(long)]
     pub(crate) protect_snapshots: Option<bool>,
+    /// How many milliseconds a guest may stand still so that its memory is of the moment that was
+    /// asked for, or unlimited; beyond that it is of a later moment, with a shorter pause
+    #[arg(long, value_parser = limit::number)]
+    pub(crate) pause_bound: Option<Number>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +72,7 @@ pub(crate) async fn run(context: &Context, verb: ProfileVerb) -> Result<(), Fail
                 memory_allowed: settings.memory_allowed,
                 snapshot_limit: settings.snapshot_limit.map(Limit::from),
                 protect_snapshots: settings.protect_snapshots,
+                pause_bound_ms: settings.pause_bound.map(Limit::from),
             };
             let made: Profile = client.post("/v1/profiles", &new).await?;
             print(context, &made, show);
@@ -100,6 +105,7 @@ pub(crate) async fn run(context: &Context, verb: ProfileVerb) -> Result<(), Fail
                 memory_allowed: settings.memory_allowed,
                 snapshot_limit: settings.snapshot_limit.map(Limit::from),
                 protect_snapshots: settings.protect_snapshots,
+                pause_bound_ms: settings.pause_bound.map(Limit::from),
             };
             let path = format!("/v1/profiles/{}", escape(&profile));
             let profile: Profile = client.patch(&path, &edit).await?;
@@ -125,6 +131,7 @@ fn show(profile: &Profile) -> String {
         ("memory allowed", yes(profile.memory_allowed)),
         ("snapshot limit", limit::show(profile.snapshot_limit)),
         ("protect snapshots", yes(profile.protect_snapshots)),
+        ("pause bound", limit::show_ms(profile.pause_bound_ms)),
         ("created", profile.created_at.clone()),
     ])
 }

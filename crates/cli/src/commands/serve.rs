@@ -10,19 +10,21 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tintype_agent::{Helpers, LocalAgent};
+use tintype_agent::{Helpers, LocalAgent, MixedAgent};
 use tintype_drivers::qemu::{self, PageServers};
 use tintype_drivers::steps;
 use tintype_model::config::Accel as ModelAccel;
-use tintype_server::app::{App, Machine};
+use tintype_server::app::{App, Machine, Options};
 use tintype_server::{Gate, router};
 use tintype_store::Store;
+use tintype_wire::agent::Agent;
 use tokio::signal::unix::{SignalKind, signal};
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
@@ -52,8 +54,12 @@ pub(crate) struct Serve {
     /// Listen without TLS on an address that others reach: tokens can be read on the way
     #[arg(long)]
     plain: bool,
-    /// A file with the keys data, listen, accel, tls_cert, tls_key, names and plain; options come
-    /// first
+    /// How many seconds pass before files on the host are compared again with what is recorded
+    /// [default: 10]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    check_every: Option<u64>,
+    /// A file with the keys data, listen, accel, tls_cert, tls_key, names, plain and check_every;
+    /// options come first
     #[arg(long)]
     config: Option<PathBuf>,
     /// For tests: die at step N of the first effect of a kind, such as take:12
@@ -62,6 +68,9 @@ pub(crate) struct Serve {
     /// For tests: append every numbered step to this file
     #[arg(long, hide = true)]
     trace_steps: Option<PathBuf>,
+    /// For tests: the first machines, so many, are in memory only
+    #[arg(long, hide = true)]
+    fake_machines: Option<usize>,
 }
 
 /// How guests are run.
@@ -88,6 +97,7 @@ struct Config {
     names: Vec<String>,
     #[serde(default)]
     plain: bool,
+    check_every: Option<NonZeroU64>,
 }
 
 fn kill_at(text: &str) -> Result<(String, u32), String> {
@@ -134,9 +144,16 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
     let address = listener.local_addr()?;
     let agent = LocalAgent::open(&data, accel, helpers()?)
         .map_err(|error| Failure::plain("this host cannot run guests", error.to_string()))?;
+    let agent: Arc<dyn Agent> = match args.fake_machines {
+        Some(most) => Arc::new(MixedAgent::new(agent, most)),
+        None => agent,
+    };
     let store = Store::open(&data.join("tintype.db"))
         .map_err(|error| cannot_use(&data.join("tintype.db"), &error))?;
-    let app = App::start(store, agent, Arc::new(Machine), &host_name())
+    let every = args.check_every.or(config.check_every.map(NonZeroU64::get));
+    let check_every = every.map_or(Options::CHECK_EVERY, Duration::from_secs);
+    let options = Options { host_name: host_name(), check_every };
+    let app = App::start(store, agent, Arc::new(Machine), options)
         .await
         .map_err(|error| cannot_use(&data.join("tintype.db"), &error))?;
     let names: Vec<String> = args.name.into_iter().chain(config.names).collect();
@@ -187,12 +204,12 @@ fn read_config(path: Option<&Path>) -> Result<Config, Failure> {
     toml::from_str(&text).map_err(|error| cannot_use(path, &error))
 }
 
-fn cannot_use(path: &Path, error: &impl std::fmt::Display) -> Failure {
+pub(super) fn cannot_use(path: &Path, error: &impl std::fmt::Display) -> Failure {
     Failure::plain(format!("cannot use {}", path.display()), error.to_string())
 }
 
 /// One server for each data folder: the lock goes with the process.
-fn lock(data: &Path) -> Result<File, Failure> {
+pub(super) fn lock(data: &Path) -> Result<File, Failure> {
     let path = data.join("serve.lock");
     let file = OpenOptions::new()
         .create(true)

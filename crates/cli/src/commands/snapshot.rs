@@ -31,6 +31,10 @@ pub(crate) enum SnapshotVerb {
         #[arg(long, value_name = "required", num_args = 0..=1, require_equals = true,
               default_missing_value = "try", value_parser = ["try", "required"])]
         quiesce: Option<String>,
+        /// How memory is saved: background holds what is in memory now; precopy has a shorter pause
+        /// at a later moment [default: background, unless the pause would pass the bound]
+        #[arg(long, requires = "memory", value_parser = ["background", "precopy"])]
+        road: Option<String>,
         /// What to remember about it
         #[arg(long)]
         description: Option<String>,
@@ -167,10 +171,10 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Failure> {
     match verb {
-        SnapshotVerb::Create { vm, name, memory, quiesce, description, expires, protect } => {
+        SnapshotVerb::Create { vm, name, memory, quiesce, road, description, expires, protect } => {
             let kind = memory.then(|| "disk-and-memory".to_owned());
             let (expires_at, protected) = (expires, protect);
-            let new = NewSnapshot { name, description, kind, quiesce, expires_at, protected };
+            let new = NewSnapshot { name, description, kind, quiesce, road, expires_at, protected };
             create(context, &vm, new).await
         }
         SnapshotVerb::List(args) => list(context, args).await,
@@ -363,10 +367,19 @@ fn show(snapshot: &Snapshot) -> String {
         ("verified", or_dash(snapshot.verified_at.clone())),
         ("note", no_backup(snapshot, now()).to_owned()),
         ("ready", or_dash(snapshot.ready_at.clone())),
-        ("guest paused", or_dash(snapshot.pause_ms.map(|ms| format!("{ms} ms")))),
+        ("guest paused", paused(snapshot)),
         ("memory", size::show(snapshot.memory_bytes)),
         ("frees", size::show(snapshot.size_bytes)),
     ])
+}
+
+/// How long the guest stood still, and what was expected of the road that was taken.
+fn paused(snapshot: &Snapshot) -> String {
+    let measured = snapshot.pause_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
+    match (&snapshot.road, snapshot.predicted_pause_ms) {
+        (Some(road), Some(ms)) => format!("{measured} ({ms} ms expected, {road})"),
+        _ => measured,
+    }
 }
 
 #[cfg(test)]

@@ -264,6 +264,7 @@ async fn set(context: &Context, args: Set) -> Result<(), Failure> {
         snapshots_allowed: settings.snapshots_allowed,
         memory_allowed: settings.memory_allowed,
         protect_snapshots: settings.protect_snapshots,
+        pause_bound_ms: settings.pause_bound.map(Limit::from),
     };
     if edit.discard_memory || args.dry_run {
         let plan: Plan = context.client.patch(&format!("{path}?dry_run=true"), &edit).await?;
@@ -325,6 +326,7 @@ fn show(vm: &Vm) -> String {
         vm.disks.iter().map(|disk| format!("{} {}", disk.name, size::show(disk.size_bytes)));
     let nics = vm.nics.iter().map(|nic| format!("{} {}", nic.network, nic.mac));
     let platform = &vm.platform;
+    let found: Vec<&str> = vm.findings.iter().map(|finding| finding.detail.as_str()).collect();
     card(&[
         ("name", vm.name.clone()),
         ("id", vm.id.to_string()),
@@ -342,8 +344,10 @@ fn show(vm: &Vm) -> String {
         ("users allowed", yes(vm.snapshots_allowed)),
         ("memory allowed", yes(vm.memory_allowed)),
         ("protect snapshots", yes(vm.protect_snapshots)),
+        ("pause bound", limit::show_ms(vm.pause_bound_ms)),
         ("current", vm.current.map_or("-".to_owned(), |id| id.to_string())),
         ("console", vm.console.clone()),
         ("created", vm.created_at.clone()),
+        ("not as recorded", if found.is_empty() { "-".to_owned() } else { found.join("; ") }),
     ])
 }

@@ -2,6 +2,7 @@
 //! fail at any of their steps. It passes the same contract suite (`tests/contract.rs`).
 
 mod hypervisor;
+mod premises;
 mod sight;
 mod volume;
 
@@ -36,6 +37,7 @@ struct Machine {
     guest: Option<Guest>,
     layers: BTreeMap<LayerId, FakeLayer>,
     memories: BTreeMap<SnapshotId, Memory>,
+    manifest: Option<String>,
 }
 
 /// A guest that runs: what it remembers and what it writes to.

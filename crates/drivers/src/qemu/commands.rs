@@ -46,6 +46,8 @@ commands! {
     QueryBlock "query-block" asks true -> Vec<BlockDevice> {}
     /// Which character devices there are.
     QueryChardev "query-chardev" asks true -> Vec<Chardev> {}
+    /// Connects what a character device leads to with something else.
+    ChardevChange "chardev-change" -> Nothing { id: &'static str, backend: ChardevBackend }
     /// Waits for somebody who goes on sending memory.
     MigrateRecover "migrate-recover" -> Nothing { uri: String }
     /// The version.
@@ -82,10 +84,10 @@ commands! {
     }
     /// Switches migration capabilities.
     MigrateSetCapabilities "migrate-set-capabilities" -> Nothing { capabilities: Vec<Capability> }
-    /// Sets migration parameters.
-    MigrateSetParameters "migrate-set-parameters" -> Nothing { max_bandwidth: u64 }
     /// Saves the guest's state.
     Migrate "migrate" -> Nothing { uri: String }
+    /// Lets a migration go on that waits for a word.
+    MigrateContinue "migrate-continue" -> Nothing { state: &'static str }
     /// Gives a migration up.
     MigrateCancel "migrate_cancel" -> Nothing {}
     /// Loads the guest's state.
@@ -148,8 +150,39 @@ pub struct MigrationInfo {
     pub status: Option<MigrationStatus>,
     /// What of RAM was done.
     pub ram: Option<RamInfo>,
+    /// How long the guest was held, in milliseconds, once it has ended.
+    pub downtime: Option<u64>,
     /// Why it failed.
     pub error_desc: Option<String>,
+}
+
+/// Sets migration parameters.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MigrateSetParameters {
+    /// How much is written in a second at most, in bytes; 0 for as much as can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bandwidth: Option<u64>,
+    /// How long the guest may be held, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downtime_limit: Option<u64>,
+}
+
+impl MigrateSetParameters {
+    /// As fast as can be.
+    pub fn unbounded() -> Self {
+        Self { max_bandwidth: Some(0), ..Self::default() }
+    }
+
+    /// The guest is held when the rest takes no longer than this, in milliseconds.
+    pub fn rest_within(downtime_limit: u64) -> Self {
+        Self { downtime_limit: Some(downtime_limit), ..Self::default() }
+    }
+}
+
+impl Command for MigrateSetParameters {
+    const NAME: &'static str = "migrate-set-parameters";
+    type Answer = Nothing;
 }
 
 impl MigrateSetCapabilities {
@@ -193,6 +226,7 @@ pub enum MigrationStatus {
 
 /// What of RAM was done.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct RamInfo {
     /// Pages written.
     pub normal: u64,
@@ -200,6 +234,10 @@ pub struct RamInfo {
     pub duplicate: u64,
     /// Bytes there are.
     pub total: u64,
+    /// Bytes still to be written.
+    pub remaining: u64,
+    /// How often it was looked what was written to meanwhile.
+    pub dirty_sync_count: u64,
 }
 
 /// One of [`QueryBlockJobs`].
@@ -242,16 +280,54 @@ pub struct ImageInfo {
 }
 
 impl ImageInfo {
-    /// The files of the chain, topmost first.
-    pub fn chain(&self) -> Vec<&str> {
-        let mut chain = vec![self.filename.as_str()];
-        let mut at = self;
-        while let Some(beneath) = at.backing_image.as_deref() {
-            chain.push(&beneath.filename);
-            at = beneath;
-        }
-        chain
+    /// The names of the files of the chain, topmost first.
+    pub fn files(&self) -> Vec<String> {
+        let chain = std::iter::successors(Some(self), |image| image.backing_image.as_deref());
+        chain.map(|image| file_name(&image.filename)).collect()
     }
+}
+
+/// The name of a file as QEMU tells it: a path, or all options of the image as `json:{…}` while
+/// they are others than the image itself says.
+fn file_name(told: &str) -> String {
+    let options = told.strip_prefix("json:").and_then(|text| serde_json::from_str(text).ok());
+    let path = options.and_then(|options: Value| {
+        let file = options.get("file").unwrap_or(&options);
+        file["filename"].as_str().map(str::to_owned)
+    });
+    let path = path.unwrap_or_else(|| told.to_owned());
+    path.rsplit('/').next().unwrap_or(&path).to_owned()
+}
+
+/// What a character device leads to.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "lowercase")]
+pub enum ChardevBackend {
+    /// Several others, all at once.
+    Hub {
+        /// Their ids.
+        chardevs: Vec<&'static str>,
+    },
+    /// A socket that is listened at.
+    Socket {
+        /// Where.
+        addr: ChardevSocket,
+        /// That QEMU listens.
+        server: bool,
+        /// Whether it waits until somebody has come.
+        wait: bool,
+    },
+}
+
+/// The address of a socket.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "lowercase")]
+pub enum ChardevSocket {
+    /// By a path.
+    Unix {
+        /// The path.
+        path: String,
+    },
 }
 
 /// Part of the answer to [`QueryChardev`].
@@ -315,4 +391,19 @@ pub struct Capability {
     pub capability: &'static str,
     /// On or off.
     pub state: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_name;
+
+    #[test]
+    fn a_file_is_named_however_qemu_tells_it() {
+        assert_eq!(file_name("a.qcow2"), "a.qcow2");
+        assert_eq!(file_name("/pool/vm/a.qcow2"), "a.qcow2");
+        let told = r#"json:{"driver": "qcow2", "backing": {"file": {"filename": "b"}},
+            "file": {"driver": "file", "filename": "./a.qcow2"}}"#;
+        assert_eq!(file_name(told), "a.qcow2");
+        assert_eq!(file_name(r#"json:{"driver": "file", "filename": "a.raw"}"#), "a.raw");
+    }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use tintype_model::SnapshotId;
+use tintype_model::snapshot::memory_name;
 
 /// The folder of one machine.
 #[derive(Clone, Debug)]
@@ -29,11 +30,6 @@ impl Folder {
     /// Who guests run as.
     pub fn user(&self) -> Option<GuestUser> {
         self.user
-    }
-
-    /// The name of a snapshot's memory file.
-    pub fn memory_name(snapshot: SnapshotId) -> String {
-        format!("{snapshot}.memory")
     }
 
     /// A name that stays the same while instances come and go: a link to the current console.
@@ -82,7 +78,7 @@ impl Folder {
     pub fn keep_memory(&self, snapshot: SnapshotId, instance: u32) -> io::Result<PathBuf> {
         let kept = self.kept_memory(instance);
         let _ = fs::remove_file(&kept);
-        fs::hard_link(self.path.join(Self::memory_name(snapshot)), &kept)?;
+        fs::hard_link(self.path.join(memory_name(snapshot)), &kept)?;
         Ok(kept)
     }
 
@@ -94,7 +90,7 @@ impl Folder {
     /// Removes a snapshot's memory, which may be gone already.
     pub fn remove_memory(&self, snapshot: SnapshotId) -> io::Result<()> {
         let _ = fs::remove_file(self.touched(snapshot));
-        self.remove_file(&Self::memory_name(snapshot))
+        self.remove_file(&memory_name(snapshot))
     }
 
     /// Makes a folder for the next instance.

@@ -26,7 +26,7 @@ pub(super) const FREEZING: Duration = Duration::from_secs(10);
 
 /// Why a guest's filesystems could not be frozen or thawed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AgentError {
+pub enum AgentError {
     /// Nobody in the guest has opened the port.
     #[error("no guest agent runs in the guest")]
     Absent,
@@ -157,15 +157,24 @@ pub(super) fn thaw(socket: &Path) -> Result<u64, AgentError> {
 }
 
 /// One exchange with an agent.
-struct GuestAgent {
+#[derive(Debug)]
+pub struct GuestAgent {
     reader: BufReader<UnixStream>,
 }
 
 impl GuestAgent {
-    /// Connects, and waits until the agent has dropped what it was told by others.
     fn connect(socket: &Path) -> Result<Self, AgentError> {
-        let mut agent = Self { reader: BufReader::new(connect(socket)?) };
         let id = u64::from(uuid::Uuid::new_v4().as_fields().0);
+        Self::over(connect(socket)?, id)
+    }
+
+    /// Waits until the agent has dropped what it was told by others: it repeats an id that nobody
+    /// else uses.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn over(stream: UnixStream, id: u64) -> Result<Self, AgentError> {
+        let mut agent = Self { reader: BufReader::new(stream) };
         agent.say(&[MARK])?;
         agent.ask("guest-sync-delimited", &json!({ "id": id }))?;
         let until = Instant::now() + PROMPT;
@@ -180,7 +189,10 @@ impl GuestAgent {
     }
 
     /// Executes a command that answers a number.
-    fn count(&mut self, command: &str, patience: Duration) -> Result<u64, AgentError> {
+    ///
+    /// # Errors
+    /// When it is refused, or not answered in time.
+    pub fn count(&mut self, command: &str, patience: Duration) -> Result<u64, AgentError> {
         self.ask(command, &json!({}))?;
         let line = self.read_until(b'\n', Instant::now() + patience, patience)?;
         let answer: Value = serde_json::from_slice(&line).unwrap_or_default();

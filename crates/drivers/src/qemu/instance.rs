@@ -1,12 +1,11 @@
 //! One QEMU process of a machine.
 
-use super::commands::{AddFd, ImageInfo, QueryBlock, Quit, RemoveFd, SystemPowerdown};
+use super::commands::{AddFd, QueryBlock, Quit, RemoveFd, SystemPowerdown};
 use super::folder::Folder;
 use super::launch::{self, Begin};
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
 use crate::steps;
-use serde_json::Value;
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -193,7 +192,7 @@ impl Instance {
     pub fn chains(&self) -> Result<Vec<Vec<String>>, QmpError> {
         let devices = self.qmp.run(&QueryBlock {})?;
         let images = devices.into_iter().filter_map(|device| Some(device.inserted?.image));
-        Ok(images.map(|image| chain(&image)).collect())
+        Ok(images.map(|image| image.files()).collect())
     }
 
     /// The chain of files, topmost first, of the disk that `file` is part of; `None` if no disk
@@ -201,22 +200,6 @@ impl Instance {
     pub(super) fn chain_with(&self, file: &str) -> Result<Option<Vec<String>>, QmpError> {
         Ok(self.chains()?.into_iter().find(|chain| chain.iter().any(|name| name == file)))
     }
-}
-
-fn chain(image: &ImageInfo) -> Vec<String> {
-    image.chain().into_iter().map(file_name).collect()
-}
-
-/// The name of a file as QEMU tells it: a path, or all options of the image as `json:{…}` while
-/// they are others than the image itself says.
-fn file_name(told: &str) -> String {
-    let options = told.strip_prefix("json:").and_then(|text| serde_json::from_str(text).ok());
-    let path = options.and_then(|options: Value| {
-        let file = options.get("file").unwrap_or(&options);
-        file["filename"].as_str().map(str::to_owned)
-    });
-    let path = path.unwrap_or_else(|| told.to_owned());
-    path.rsplit('/').next().unwrap_or(&path).to_owned()
 }
 
 fn last_words(folder: &Folder, number: u32) -> Option<String> {
@@ -233,19 +216,4 @@ fn find_by_socket(number: u32, folder: &Folder) -> Option<Process> {
         let ours = here && String::from_utf8_lossy(&command).contains(&socket);
         ours.then(|| Process::find(pid)).flatten()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::file_name;
-
-    #[test]
-    fn a_file_is_named_however_qemu_tells_it() {
-        assert_eq!(file_name("a.qcow2"), "a.qcow2");
-        assert_eq!(file_name("/pool/vm/a.qcow2"), "a.qcow2");
-        let told = r#"json:{"driver": "qcow2", "backing": {"file": {"filename": "b"}},
-            "file": {"driver": "file", "filename": "./a.qcow2"}}"#;
-        assert_eq!(file_name(told), "a.qcow2");
-        assert_eq!(file_name(r#"json:{"driver": "file", "filename": "a.raw"}"#), "a.raw");
-    }
 }

@@ -1,6 +1,9 @@
 //! The command line of a QEMU.
 
+use super::commands::{ChardevBackend, ChardevChange, ChardevSocket};
 use super::folder::Folder;
+use super::instance::Instance;
+use super::qmp::QmpError;
 use crate::firmware::firmware;
 use crate::guest_user::GuestUser;
 use serde_json::{Value, json};
@@ -66,6 +69,32 @@ pub(super) fn layer_options(file: LayerFile, writable: bool, backing: Option<Lay
     options
 }
 
+/// The serial port's character device.
+const SERIAL: &str = "serial";
+
+/// The socket of a local client.
+fn console_socket(number: u32) -> String {
+    format!("run/{number}/console.sock")
+}
+
+fn socket(id: &str, path: &str) -> String {
+    format!("socket,id={id},path={path},server=on,wait=off")
+}
+
+/// Connects the console of an instance whose devices have been loaded.
+pub(super) fn join_console(
+    instance: &Instance,
+    capabilities: &Capabilities,
+) -> Result<(), QmpError> {
+    let backend = if capabilities.shared_console.is_yes() {
+        ChardevBackend::Hub { chardevs: vec!["console", "tty"] }
+    } else {
+        let addr = ChardevSocket::Unix { path: console_socket(instance.number()) };
+        ChardevBackend::Socket { addr, server: true, wait: false }
+    };
+    instance.qmp().run(&ChardevChange { id: SERIAL, backend }).map(drop)
+}
+
 /// The command that starts an instance; descriptors it is to inherit are opened here.
 pub(super) fn command(
     folder: &Folder,
@@ -93,7 +122,11 @@ pub(super) fn command(
     for socket in ["qmp", "watch"] {
         args.add("-qmp", format!("unix:run/{number}/{socket}.sock,server=on,wait=off"));
     }
-    args.console(number, capabilities.shared_console.is_yes());
+    let shared = capabilities.shared_console.is_yes();
+    match begin {
+        Begin::Run | Begin::Held => args.console(number, shared),
+        Begin::Load | Begin::Apart => args.console_later(number, shared),
+    }
     args.guest_agent(number);
     args.disks(&launch.disks);
     let taps = match begin {
@@ -195,21 +228,34 @@ impl Args {
     /// The serial console: one socket for a local client, one for us. Where QEMU cannot join them,
     /// the local client's is the only one.
     fn console(&mut self, number: u32, shared: bool) {
-        let socket = |id: &str, name: &str| {
-            format!("socket,id={id},path=run/{number}/{name}.sock,server=on,wait=off")
-        };
-        self.add("-chardev", socket("console", "console"));
         if shared {
-            self.add("-chardev", socket("tty", "tty"));
-            self.add("-chardev", "hub,id=both,chardevs.0=console,chardevs.1=tty");
+            self.console_sockets(number);
+            self.add("-chardev", format!("hub,id={SERIAL},chardevs.0=console,chardevs.1=tty"));
+        } else {
+            self.add("-chardev", socket(SERIAL, &console_socket(number)));
         }
-        self.add("-serial", if shared { "chardev:both" } else { "chardev:console" });
+        self.add("-serial", format!("chardev:{SERIAL}"));
+    }
+
+    /// The serial console of a machine whose devices are loaded: it leads nowhere until
+    /// [`join_console`] is called. A port that waited for a slow reader when it was saved waits on
+    /// for good if there is none when it is loaded; what leads nowhere takes all.
+    fn console_later(&mut self, number: u32, shared: bool) {
+        if shared {
+            self.console_sockets(number);
+        }
+        self.add("-chardev", format!("file,id={SERIAL},path=/dev/null"));
+        self.add("-serial", format!("chardev:{SERIAL}"));
+    }
+
+    fn console_sockets(&mut self, number: u32) {
+        self.add("-chardev", socket("console", &console_socket(number)));
+        self.add("-chardev", socket("tty", &format!("run/{number}/tty.sock")));
     }
 
     /// The port at which a guest agent listens, by the name that agents look for.
     fn guest_agent(&mut self, number: u32) {
-        let socket = format!("socket,id={AGENT},path=run/{number}/agent.sock,server=on,wait=off");
-        self.add("-chardev", socket);
+        self.add("-chardev", socket(AGENT, &format!("run/{number}/agent.sock")));
         self.add("-device", "virtio-serial-pci");
         self.add("-device", format!("virtserialport,chardev={AGENT},name=org.qemu.guest_agent.0"));
     }

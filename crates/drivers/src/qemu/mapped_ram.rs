@@ -7,8 +7,8 @@
 //! the filesystem says is data, and any QEMU can load the file.
 
 use super::stream::{
-    CONFIGURATION, DESCRIPTION, END, END_OF_ROUND, FOOTER, MAGIC, MEM_SIZE, PAGE, SECTION_END,
-    SECTION_FULL, SECTION_PART, SECTION_START, SUBSECTION, VERSION,
+    COMMAND, CONFIGURATION, DESCRIPTION, END, END_OF_ROUND, FOOTER, MAGIC, MEM_SIZE, PAGE,
+    SECTION_END, SECTION_FULL, SECTION_PART, SECTION_START, SUBSECTION, VERSION,
 };
 use crate::steps;
 use rustix::fs::{SeekFrom, seek};
@@ -87,6 +87,7 @@ impl Layout {
                     at.expect(section, "it has another section within RAM")?;
                     at.round_end(section)?;
                 }
+                COMMAND => at.command()?,
                 SECTION_FULL => break,
                 _ => return Err(FormatError::Damaged("it has no device state after RAM")),
             }
@@ -190,6 +191,10 @@ impl Cursor<'_> {
         self.bytes::<1>().map(|[byte]| byte)
     }
 
+    fn u16(&mut self) -> Result<u16, FormatError> {
+        self.bytes().map(u16::from_be_bytes)
+    }
+
     fn u32(&mut self) -> Result<u32, FormatError> {
         self.bytes().map(u32::from_be_bytes)
     }
@@ -285,6 +290,13 @@ impl Cursor<'_> {
             blocks.push(Block { name, length, bitmap_at, pages_at });
         }
         Ok(blocks)
+    }
+
+    /// A command to whoever loads it, such as that the machine is held from here on.
+    fn command(&mut self) -> Result<(), FormatError> {
+        self.skip(2)?;
+        let length = self.u16()?;
+        self.skip(length.into())
     }
 
     fn round_end(&mut self, section: u32) -> Result<(), FormatError> {

@@ -13,6 +13,7 @@ mod launch;
 pub mod mapped_ram;
 mod page_server;
 mod postcopy;
+mod premises;
 mod probe;
 mod process;
 mod qmp;
@@ -25,16 +26,19 @@ mod warm;
 mod watchdog;
 
 pub use folder::Folder;
+pub use guest_agent::{AgentError, GuestAgent};
 pub use instance::Instance;
 pub use page_server::{PageServers, run as run_page_server};
+pub use postcopy::{Said, understand};
 pub use probe::{ProbeError, probe};
-pub use qmp::{Qmp, QmpError};
+pub use qmp::{Event, Heard, Qmp, QmpError, read_message};
 pub use watchdog::{Watch, run as run_watchdog};
 
 use self::process::Process;
 use crate::diary::{Diary, Note};
 use crate::guest_user::GuestUser;
 use crate::hypervisor::Hypervisor;
+use crate::premises::Premises;
 use crate::volume::Volume;
 use crate::volume::qcow2::Qcow2;
 use commands::Cont;
@@ -98,14 +102,6 @@ impl Qemu {
         &self.volume
     }
 
-    /// The machines that have a folder here.
-    pub fn machines(&self) -> Vec<VmId> {
-        let Ok(entries) = std::fs::read_dir(&self.root) else {
-            return Vec::new();
-        };
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
-    }
-
     /// The process that is the machine now, if it is there and answers. One that did not answer
     /// before is tried again.
     pub fn instance(&self, vm: VmId) -> Option<Arc<Instance>> {
@@ -136,7 +132,7 @@ impl Qemu {
     /// gone.
     pub fn tend(&self, vm: VmId) {
         let folder = self.folder(vm);
-        if let Some(instance) = self.instance(vm) {
+        if let Some(instance) = self.going(vm) {
             if let Err(error) = revert::go_on_serving(self, &folder, &instance) {
                 tracing::warn!(%vm, %error, "memory of the last revert is missing");
             }
@@ -150,7 +146,7 @@ impl Qemu {
     /// Lets a guest go on that QEMU has stopped because the pool was full, once there is room. Who
     /// calls sees to it that nothing else is done to the machine meanwhile.
     pub fn wake(&self, vm: VmId) {
-        let Some(instance) = self.instance(vm) else { return };
+        let Some(instance) = self.going(vm) else { return };
         let stopped = instance.qmp().run_state().is_ok_and(|state| state == "io-error");
         if stopped && self.room() >= ROOM {
             tracing::info!(%vm, "there is room again: the guest goes on");
@@ -158,6 +154,11 @@ impl Qemu {
                 tracing::warn!(%vm, %error, "the guest does not go on");
             }
         }
+    }
+
+    /// The process of a machine, if it is not held by a signal: then it would not answer.
+    fn going(&self, vm: VmId) -> Option<Arc<Instance>> {
+        self.instance(vm).filter(|instance| !instance.process().is_held())
     }
 
     /// Free bytes of the pool.
@@ -256,7 +257,7 @@ impl Hypervisor for Qemu {
     }
 
     fn state(&self, vm: VmId) -> VmState {
-        let Some(instance) = self.instance(vm) else {
+        let Some(instance) = self.going(vm) else {
             return self.state_unadopted(vm);
         };
         match instance.qmp().run_state() {

@@ -177,7 +177,7 @@ impl Out {
 
 /// What the receiving side says.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Said {
+pub enum Said {
     /// It is over; zero if all is well.
     Over(u32),
     /// These pages are waited for, of the same block as before if none is named.
@@ -190,7 +190,7 @@ pub(super) enum Said {
         length: u64,
     },
     /// Which pages of a block are there: a bitmap follows, its size before it, and
-    /// [`BITMAP_END`] after it.
+    /// `BITMAP_END` after it.
     Received(String),
     /// It goes on.
     Resumed,
@@ -199,7 +199,10 @@ pub(super) enum Said {
 }
 
 /// The first thing in what was heard, and how many bytes it is long, once all of it is there.
-pub(super) fn understand(heard: &[u8]) -> io::Result<Option<(Said, usize)>> {
+///
+/// # Errors
+/// When it is nothing that can be said.
+pub fn understand(heard: &[u8]) -> io::Result<Option<(Said, usize)>> {
     let Some((&[kind_high, kind_low, high, low], rest)) = heard.split_first_chunk::<4>() else {
         return Ok(None);
     };

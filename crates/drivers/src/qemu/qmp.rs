@@ -6,13 +6,13 @@ use crate::steps;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,12 +59,14 @@ pub struct Qmp {
 
 #[derive(Debug, Default)]
 struct Inbox {
-    state: Mutex<State>,
+    heard: Mutex<Heard>,
     changed: Condvar,
 }
 
+/// What QEMU has said and nobody has taken yet.
 #[derive(Debug, Default)]
-struct State {
+pub struct Heard {
+    awaited: BTreeSet<u64>,
     replies: BTreeMap<u64, Result<Value, String>>,
     events: VecDeque<Event>,
     closed: bool,
@@ -146,6 +148,7 @@ impl Qmp {
             let mut stream = self.stream.lock().expect("no holder panics");
             stream.1 += 1;
             let id = stream.1;
+            self.inbox.heard().expect(id);
             let mut line = json!({ "execute": name, "arguments": arguments, "id": id }).to_string();
             line.push('\n');
             let sent = match fd {
@@ -161,28 +164,27 @@ impl Qmp {
     /// Waits for an event that `wanted` accepts; `None` when the time is over or QEMU is gone.
     pub fn wait_for(&self, patience: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
         let until = Instant::now() + patience;
-        let mut state = self.inbox.state.lock().expect("no holder panics");
+        let mut heard = self.inbox.heard();
         loop {
-            if let Some(at) = state.events.iter().position(&wanted) {
-                return state.events.remove(at);
+            if let Some(at) = heard.events.iter().position(&wanted) {
+                return heard.events.remove(at);
             }
             let left = until.checked_duration_since(Instant::now())?;
-            if state.closed || left.is_zero() {
+            if heard.closed || left.is_zero() {
                 return None;
             }
-            state = self.inbox.changed.wait_timeout(state, left).expect("no holder panics").0;
+            heard = self.inbox.changed.wait_timeout(heard, left).expect("no holder panics").0;
         }
     }
 
     /// Forgets the events seen so far whose names begin like this.
     pub fn forget_events(&self, prefix: &str) {
-        let mut state = self.inbox.state.lock().expect("no holder panics");
-        state.events.retain(|event| !event.name.starts_with(prefix));
+        self.inbox.heard().events.retain(|event| !event.name.starts_with(prefix));
     }
 
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
-        self.inbox.state.lock().expect("no holder panics").closed
+        self.inbox.heard().closed
     }
 }
 
@@ -195,52 +197,75 @@ impl Drop for Qmp {
 }
 
 impl Inbox {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().expect("no holder panics")
+    }
+
     fn fill(&self, mut reader: BufReader<UnixStream>) {
         while let Ok(Some(message)) = read_message(&mut reader) {
-            let mut state = self.state.lock().expect("no holder panics");
-            state.take(message);
+            self.heard().take(message);
             self.changed.notify_all();
         }
-        self.state.lock().expect("no holder panics").closed = true;
+        self.heard().closed = true;
         self.changed.notify_all();
     }
 
     fn reply(&self, name: &str, id: u64) -> Result<Value, QmpError> {
         let until = Instant::now() + PATIENCE;
-        let mut state = self.state.lock().expect("no holder panics");
+        let mut heard = self.heard();
         loop {
-            if let Some(reply) = state.replies.remove(&id) {
+            if let Some(reply) = heard.reply(id) {
                 return reply.map_err(|description| QmpError::Refused {
                     command: name.to_owned(),
                     description,
                 });
             }
-            if state.closed {
+            if heard.closed {
                 return Err(QmpError::Gone(name.to_owned()));
             }
             let Some(left) = until.checked_duration_since(Instant::now()) else {
+                heard.awaited.remove(&id);
                 return Err(QmpError::Silent(name.to_owned(), PATIENCE));
             };
-            state = self.changed.wait_timeout(state, left).expect("no holder panics").0;
+            heard = self.changed.wait_timeout(heard, left).expect("no holder panics").0;
         }
     }
 }
 
-impl State {
-    fn take(&mut self, mut message: Value) {
+impl Heard {
+    /// Somebody waits for the reply to this command. Replies that nobody waits for are dropped: a
+    /// QEMU that was taken over by its guest shall not fill our memory.
+    pub fn expect(&mut self, id: u64) {
+        self.awaited.insert(id);
+    }
+
+    /// Takes a message.
+    pub fn take(&mut self, mut message: Value) {
         if let Some(name) = message.get("event").and_then(Value::as_str) {
             if self.events.len() == EVENTS_MOST {
                 self.events.pop_front();
             }
             let name = name.to_owned();
             self.events.push_back(Event { name, data: message["data"].take() });
-        } else if let Some(id) = message.get("id").and_then(Value::as_u64) {
+        } else if let Some(id) = message.get("id").and_then(Value::as_u64)
+            && self.awaited.remove(&id)
+        {
             let reply = match message.get("error") {
                 Some(error) => Err(error["desc"].as_str().unwrap_or("no reason given").to_owned()),
                 None => Ok(message["return"].take()),
             };
             self.replies.insert(id, reply);
         }
+    }
+
+    /// The reply to a command, or why it was refused; once.
+    pub fn reply(&mut self, id: u64) -> Option<Result<Value, String>> {
+        self.replies.remove(&id)
+    }
+
+    /// What was told unasked, the oldest first; what is too much is forgotten.
+    pub fn events(&self) -> &VecDeque<Event> {
+        &self.events
     }
 }
 
@@ -258,7 +283,10 @@ pub(crate) fn connect(path: &Path) -> std::io::Result<UnixStream> {
 }
 
 /// One message; `None` at the end.
-fn read_message(reader: &mut impl BufRead) -> Result<Option<Value>, QmpError> {
+///
+/// # Errors
+/// When the socket fails, or what came is no message.
+pub fn read_message(reader: &mut impl BufRead) -> Result<Option<Value>, QmpError> {
     let mut line = Vec::new();
     let length = reader.by_ref().take(LINE_MOST).read_until(b'\n', &mut line)?;
     if length == 0 {

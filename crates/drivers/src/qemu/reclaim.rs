@@ -23,6 +23,9 @@ use tintype_model::reclaim::Reclaim;
 use tintype_model::refusal::Code;
 use tintype_model::{LayerId, VmId};
 
+/// How the name of the file ends that says that a layer was written down whole.
+pub(super) const MERGED: &str = ".merged";
+
 #[derive(Debug, thiserror::Error)]
 enum ReclaimError {
     #[error("gave way")]
@@ -97,7 +100,7 @@ impl Work<'_> {
         into: LayerFile,
         above: &[LayerFile],
     ) -> Result<(), ReclaimError> {
-        let mark = self.qemu.folder(self.vm).path().join(format!("{}.merged", child.id));
+        let mark = self.qemu.folder(self.vm).path().join(format!("{}{MERGED}", child.id));
         if !self.volume().exists(self.vm, child) {
             let _ = fs::remove_file(mark);
             return Ok(());

@@ -9,7 +9,7 @@ use super::commands::{
     QueryMigrate,
 };
 use super::instance::{Instance, InstanceError};
-use super::launch::Begin;
+use super::launch::{Begin, join_console};
 use super::mapped_ram::{FormatError, Layout};
 use super::page_server::Job;
 use super::qmp::QmpError;
@@ -26,6 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tintype_model::effect::{After, Facts, Launch, Outcome, Revert};
 use tintype_model::refusal::Code;
+use tintype_model::snapshot::memory_name;
 use tintype_model::vm::VmState;
 use tintype_model::{Refusal, SnapshotId, VmId};
 
@@ -128,7 +129,7 @@ pub(super) fn check_memory(
     launch: &Launch,
 ) -> Result<(), RevertError> {
     let config = &launch.config;
-    let file = File::open(folder.path().join(Folder::memory_name(snapshot)))?;
+    let file = File::open(folder.path().join(memory_name(snapshot)))?;
     Ok(Layout::read(&file)?.fits(&config.platform.machine, config.memory_bytes)?)
 }
 
@@ -154,9 +155,15 @@ fn make_ready(
         .note(Note::Launched { instance: instance.number() })
         .map_err(RevertError::from)
         .and_then(|()| match begin {
-            Begin::Load | Begin::Apart if on_demand => load_on_demand(&instance),
-            Begin::Load | Begin::Apart => load(&instance, revert.snapshot),
             Begin::Run | Begin::Held => Ok(()),
+            Begin::Load | Begin::Apart => {
+                if on_demand {
+                    load_on_demand(&instance)?;
+                } else {
+                    load(&instance, revert.snapshot)?;
+                }
+                Ok(join_console(&instance, &qemu.capabilities)?)
+            }
         });
     if let Err(error) = ready {
         instance.process().kill();
@@ -242,7 +249,7 @@ pub(super) fn load(instance: &Instance, snapshot: SnapshotId) -> Result<(), Reve
     let qmp = instance.qmp();
     let capabilities = |state| MigrateSetCapabilities::switch(&["mapped-ram"], state);
     qmp.run(&capabilities(true))?;
-    let uri = format!("file:{}", Folder::memory_name(snapshot));
+    let uri = format!("file:{}", memory_name(snapshot));
     qmp.run(&MigrateIncoming { uri })?;
     loop {
         let info = qmp.run(&QueryMigrate {}).map_err(while_loading)?;

@@ -7,6 +7,9 @@
 //!  save      memory written behind the guest's back, synced                   guest runs
 //! ```
 //! What is saved is memory of the instant of the switch, because nothing runs in between.
+//! Protecting a large memory takes long: `take/precopy.rs` is the other road.
+
+mod precopy;
 
 use super::commands::{
     BlockdevAdd, BlockdevDel, Cont, Migrate, MigrateCancel, MigrateSetCapabilities,
@@ -20,7 +23,7 @@ use super::qmp::QmpError;
 use super::revert::on_demand;
 use super::stream::PAGE;
 use super::warm::warm;
-use super::watchdog::{DEADLINE, Heal};
+use super::watchdog::{Armed, DEADLINE, Heal};
 use super::{Folder, Qemu, failed};
 use crate::diary::{Diary, Note, now_ms};
 use crate::hypervisor::Hypervisor;
@@ -36,13 +39,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tintype_model::effect::{Facts, Freeze, Outcome, TakeSnapshot};
 use tintype_model::refusal::{Code, Refusal};
-use tintype_model::snapshot::Quiesce;
+use tintype_model::snapshot::{Quiesce, Road, memory_name};
 use tintype_model::vm::VmState;
 
 /// The number under which QEMU knows the memory file.
 const FDSET: u32 = 7;
 /// How long memory may take to be protected before the snapshot is given up.
 const ARMING: Duration = Duration::from_secs(3);
+/// How often it is looked how far QEMU is.
+const POLL: Duration = Duration::from_millis(1);
 /// Answers that take longer than this while memory is saved count as standstill.
 const PROMPT: Duration = Duration::from_millis(5);
 
@@ -99,6 +104,10 @@ impl Shot<'_> {
         if diary.is_cancelled() {
             return Err(TakeError::Cancelled);
         }
+        if let (Some(memory), Road::Precopy) = (&memory, self.take.road) {
+            self.save_then_hold(qemu, diary)?;
+            return self.finish_memory(memory, Duration::ZERO, diary);
+        }
         let frozen = self.freeze(qemu, diary)?;
         self.hold(qemu, diary)?;
         if let Some(frozen) = frozen {
@@ -124,9 +133,11 @@ impl Shot<'_> {
     /// loop, which stands still until the filesystem has found room for everything.
     fn prepare_memory(&self, diary: &mut dyn Diary) -> Result<File, TakeError> {
         self.wait_for_all_memory(diary)?;
-        warm(self.instance, self.take.memory_bytes, |fraction| {
-            diary.tell("touching memory ahead", fraction);
-        })?;
+        if self.take.road == Road::Background {
+            warm(self.instance, self.take.memory_bytes, |fraction| {
+                diary.tell("touching memory ahead", fraction);
+            })?;
+        }
         let path = self.memory_path();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -139,7 +150,7 @@ impl Shot<'_> {
         self.instance.give(theirs.as_fd(), FDSET)?;
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         self.switch_capabilities(true)?;
-        self.instance.qmp().run(&MigrateSetParameters { max_bandwidth: 0 })?;
+        self.instance.qmp().run(&MigrateSetParameters::unbounded())?;
         Ok(file)
     }
 
@@ -165,11 +176,14 @@ impl Shot<'_> {
     }
 
     fn memory_path(&self) -> PathBuf {
-        self.folder.path().join(Folder::memory_name(self.take.snapshot))
+        self.folder.path().join(memory_name(self.take.snapshot))
     }
 
     fn switch_capabilities(&self, state: bool) -> Result<(), QmpError> {
-        let capabilities = ["background-snapshot", "mapped-ram"];
+        let capabilities = match self.take.road {
+            Road::Background => ["background-snapshot", "mapped-ram"],
+            Road::Precopy => ["pause-before-switchover", "mapped-ram"],
+        };
         self.instance.qmp().run(&MigrateSetCapabilities::switch(&capabilities, state)).map(drop)
     }
 
@@ -222,20 +236,29 @@ impl Shot<'_> {
     }
 
     fn hold(&mut self, qemu: &Qemu, diary: &mut dyn Diary) -> Result<(), TakeError> {
-        let qmp = self.instance.qmp();
         let armed = qemu.watch.arm(Heal::Resume { socket: self.instance.watch_socket() })?;
         diary.note(Note::Stopping { at_ms: now_ms() })?;
         let begun = Instant::now();
-        qmp.run(&Stop {})?;
+        self.instance.qmp().run(&Stop {})?;
         let held = self.switch_and_protect(begun, diary);
-        let resumed = qmp.run(&Cont {});
-        let pause_ms = elapsed_ms(begun.elapsed());
-        self.facts.pause_ms = Some(pause_ms);
-        diary.note(Note::Resumed { pause_ms })?;
-        let undisturbed = armed.disarm();
-        held?;
+        let gone_on = self.let_go(armed, || Some(elapsed_ms(begun.elapsed())), diary);
+        held.and(gone_on)
+    }
+
+    /// Lets the guest go on; `pause` tells then how long it stood still, if it did.
+    fn let_go(
+        &mut self,
+        armed: Armed<'_>,
+        pause: impl FnOnce() -> Option<u64>,
+        diary: &mut dyn Diary,
+    ) -> Result<(), TakeError> {
+        let resumed = self.instance.qmp().run(&Cont {});
+        if let Some(pause_ms) = pause() {
+            self.facts.pause_ms = Some(pause_ms);
+            diary.note(Note::Resumed { pause_ms })?;
+        }
         resumed?;
-        Ok(undisturbed?)
+        Ok(armed.disarm()?)
     }
 
     fn switch_and_protect(
@@ -244,14 +267,8 @@ impl Shot<'_> {
         diary: &mut dyn Diary,
     ) -> Result<(), TakeError> {
         let qmp = self.instance.qmp();
-        let actions = self.take.disks.iter().map(|disk| {
-            let (node, overlay) = (layer_node(disk.active.id), layer_node(disk.overlay));
-            json!({ "type": "blockdev-snapshot", "data": { "node": node, "overlay": overlay } })
-        });
         let stopped = begun.elapsed();
-        qmp.run(&Transaction { actions: actions.collect() })?;
-        self.facts.switched = true;
-        diary.note(Note::Switched)?;
+        self.switch_disks(diary)?;
         let switched = begun.elapsed();
         if self.take.memory {
             qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
@@ -260,6 +277,17 @@ impl Shot<'_> {
             diary.note(Note::Armed { held_ms: elapsed_ms(begun.elapsed()) })?;
         }
         Ok(())
+    }
+
+    /// Has all disks written to the new layers, at one instant.
+    fn switch_disks(&mut self, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        let actions = self.take.disks.iter().map(|disk| {
+            let (node, overlay) = (layer_node(disk.active.id), layer_node(disk.overlay));
+            json!({ "type": "blockdev-snapshot", "data": { "node": node, "overlay": overlay } })
+        });
+        self.instance.qmp().run(&Transaction { actions: actions.collect() })?;
+        self.facts.switched = true;
+        Ok(diary.note(Note::Switched)?)
     }
 
     /// The first saved page proves that all memory is write-protected; the status alone does not.
@@ -329,7 +357,9 @@ impl Shot<'_> {
     /// Makes the file one that any QEMU loads, and puts it on disk.
     fn seal_memory(&mut self, file: &File) -> Result<(), TakeError> {
         let layout = Layout::read(file)?;
-        layout.fill_bitmaps(file)?;
+        if self.take.road == Road::Background {
+            layout.fill_bitmaps(file)?;
+        }
         steps::around("file sync memory", || file.sync_all())?;
         self.folder.sync()?;
         self.facts.memory_bytes = file.metadata()?.blocks() * 512;
@@ -361,7 +391,7 @@ impl Shot<'_> {
                 let _ = qemu.volume.remove(self.take.vm, disk.overlay_file());
             }
         }
-        if qmp.run_state().is_ok_and(|state| state == "paused" || state == "io-error") {
+        if qmp.run_state().is_ok_and(|state| is_held(&state)) {
             let _ = qmp.run(&Cont {});
         }
         self.facts.running = qemu.state(self.take.vm) == VmState::Running;
@@ -455,7 +485,8 @@ impl Shot<'_> {
                 "it was interrupted before the disks were switched".into(),
             ));
         }
-        if self.instance.qmp().run_state()? == "paused" {
+        let finished = self.take.road == Road::Precopy && self.was_finished()?;
+        if is_held(&self.instance.qmp().run_state()?) {
             self.instance.qmp().run(&Cont {})?;
         }
         self.facts.pause_ms = pause_from(notes);
@@ -477,7 +508,7 @@ impl Shot<'_> {
             self.facts.pause_ms = Some(pause_ms);
             return Ok(());
         }
-        if !notes.iter().any(was_protected_in_time) {
+        if !finished && !notes.iter().any(was_protected_in_time) {
             return Err(TakeError::Save("it was interrupted before memory was protected".into()));
         }
         let stalled = self.wait_for_save(diary)?;
@@ -555,10 +586,13 @@ fn check_save(info: &MigrationInfo) -> Result<(), TakeError> {
 }
 
 fn is_saving(info: &MigrationInfo) -> bool {
-    matches!(
-        info.status,
-        Some(MigrationStatus::Setup | MigrationStatus::Active | MigrationStatus::Cancelling)
-    )
+    use MigrationStatus::{Active, Cancelling, Device, PreSwitchover, Setup};
+    matches!(info.status, Some(Setup | Active | PreSwitchover | Device | Cancelling))
+}
+
+/// Whether QEMU waits for a word before the guest goes on.
+fn is_held(state: &str) -> bool {
+    matches!(state, "paused" | "io-error" | "postmigrate")
 }
 
 fn elapsed_ms(elapsed: Duration) -> u64 {

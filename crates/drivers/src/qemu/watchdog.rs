@@ -4,7 +4,9 @@
 //! It is armed before the first stop, over a socket. When the socket closes while something is
 //! armed, or a deadline passes, it heals.
 
-use super::commands::{BlockJobCancel, Cont, JobFinalize, MigrationStatus, QueryMigrate};
+use super::commands::{
+    BlockJobCancel, Cont, JobFinalize, MigrateCancel, MigrationStatus, QueryMigrate,
+};
 use super::folder::Folder;
 use super::guest_agent::{FREEZING, PROMPT, has_agent, thaw};
 use super::process::{Process, spawn_apart};
@@ -36,6 +38,11 @@ const SETTLING: Duration = Duration::from_millis(300);
 pub enum Heal {
     /// It was stopped over QMP.
     Resume {
+        /// Its QMP server for the watchdog.
+        socket: PathBuf,
+    },
+    /// Its memory is being saved, at the end of which QEMU stops it by itself.
+    EndSave {
         /// Its QMP server for the watchdog.
         socket: PathBuf,
     },
@@ -76,7 +83,10 @@ impl Heal {
         match self {
             // It is found, freezes, is held, and found again.
             Self::Thaw { .. } => PROMPT + FREEZING + DEADLINE + PROMPT,
-            Self::Resume { .. } | Self::EndMerge { .. } | Self::GoOn { .. } => DEADLINE,
+            Self::Resume { .. }
+            | Self::EndSave { .. }
+            | Self::EndMerge { .. }
+            | Self::GoOn { .. } => DEADLINE,
         }
     }
 }
@@ -85,6 +95,7 @@ impl Heal {
 #[serde(rename_all = "kebab-case")]
 enum Said {
     Arm { id: u64, heal: Heal },
+    Renew { id: u64 },
     Disarm { id: u64 },
 }
 
@@ -163,6 +174,12 @@ pub struct Armed<'a> {
 }
 
 impl Armed<'_> {
+    /// Says that all is well, and that it will be said again before the deadline.
+    pub fn renew(&self) -> io::Result<()> {
+        let said = Said::Renew { id: self.id };
+        refuse_fired(&steps::around("poll watchdog renew", || self.watch.say(&said))?)
+    }
+
     /// Leaves the healing to the watchdog, when its deadline has come.
     pub fn leave(mut self) {
         self.open = false;
@@ -173,13 +190,15 @@ impl Armed<'_> {
         self.open = false;
         let answer =
             steps::around("watchdog disarm", || self.watch.say(&Said::Disarm { id: self.id }))?;
-        if answer.fired {
-            return Err(io::Error::other(
-                "the guest was held too long, and the watchdog let it go",
-            ));
-        }
-        Ok(())
+        refuse_fired(&answer)
     }
+}
+
+fn refuse_fired(answer: &Answer) -> io::Result<()> {
+    if answer.fired {
+        return Err(io::Error::other("the guest was held too long, and the watchdog let it go"));
+    }
+    Ok(())
 }
 
 impl Drop for Armed<'_> {
@@ -219,6 +238,13 @@ pub fn run(stream: UnixStream) {
                         armed.insert(id, (Instant::now() + heal.deadline(), heal));
                         false
                     }
+                    Said::Renew { id } => match armed.get_mut(&id) {
+                        Some((until, heal)) => {
+                            *until = Instant::now() + heal.deadline();
+                            false
+                        }
+                        None => true,
+                    },
                     Said::Disarm { id } => armed.remove(&id).is_none(),
                 };
                 let answer = serde_json::to_string(&Answer { fired }).unwrap_or_default();
@@ -246,7 +272,8 @@ fn start(work: Heal) -> bool {
 
 fn heal(work: &Heal) {
     match work {
-        Heal::Resume { socket } => resume(socket),
+        Heal::Resume { socket } => resume(socket, resume_over),
+        Heal::EndSave { socket } => resume(socket, end_save_over),
         Heal::Thaw { agent, socket } => thaw_at_last(agent, socket),
         Heal::EndMerge { socket, job, mark } => end_merge(socket, job, mark),
         Heal::GoOn { old, new, socket, folder, number } => {
@@ -266,10 +293,10 @@ fn heal(work: &Heal) {
 
 /// Lets a guest go on that was stopped over QMP, once its memory is protected or will not be. Does
 /// not give up before the guest runs or its process is gone.
-fn resume(socket: &Path) {
+fn resume(socket: &Path, over: fn(&Qmp) -> bool) {
     loop {
         match Qmp::connect(socket) {
-            Ok(qmp) if resume_over(&qmp) => return,
+            Ok(qmp) if over(&qmp) => return,
             Ok(_) => {}
             Err(QmpError::Io(error)) if is_gone(&error) => return,
             Err(_) => {}
@@ -295,6 +322,11 @@ fn thaw_at_last(agent: &Path, socket: &Path) {
 /// Nobody listens at a socket any more.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+/// Gives up what is not saved yet, with which a guest that was held for it goes on.
+fn end_save_over(qmp: &Qmp) -> bool {
+    qmp.run(&MigrateCancel {}).is_ok() && resume_over(qmp)
 }
 
 /// Says whether the guest runs.

@@ -43,6 +43,8 @@ pub struct Header {
     pub version: u32,
     /// Where the name of a backing file stands; 0 for none.
     pub backing_at: u64,
+    /// How long that name is.
+    pub backing_length: u32,
     /// Its size as a guest would see it.
     pub size_bytes: u64,
     /// 0 for none.
@@ -85,6 +87,7 @@ pub fn parse(start: &[u8]) -> Kind {
     Kind::Qcow2(Header {
         version,
         backing_at: u64_at(8),
+        backing_length: u32_at(16),
         size_bytes: u64_at(24),
         encryption: u32_at(32),
         snapshots: u32_at(60),

@@ -5,7 +5,7 @@
 pub mod qemu;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use tintype_drivers::diary::Scrap;
 use tintype_drivers::fake::Fake;
@@ -21,7 +21,7 @@ use tintype_model::quota::Quota;
 use tintype_model::reclaim;
 use tintype_model::refusal::Code;
 use tintype_model::settings::{Limit, Settings};
-use tintype_model::snapshot::Kind;
+use tintype_model::snapshot::{Kind, Road};
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
 use tintype_model::vm::{Vm, VmState};
@@ -136,6 +136,7 @@ impl<H: Host> Bench<H> {
             operation: None,
             reclaim: None,
             created_at: Moment(0),
+            findings: BTreeSet::new(),
         }
     }
 
@@ -152,6 +153,16 @@ impl<H: Host> Bench<H> {
         let name = Some(snapshot.to_string());
         let create = CreateSnapshot { name, ..CreateSnapshot::new(snapshot, kind) };
         (snapshot, self.run(vm, Command::CreateSnapshot(create)))
+    }
+
+    /// Takes a snapshot with memory on a road, which has to succeed.
+    pub fn taken_by(&self, vm: VmId, road: Road) -> SnapshotId {
+        let snapshot = SnapshotId(Uuid::new_v4());
+        let name = Some(snapshot.to_string());
+        let new = CreateSnapshot::new(snapshot, Kind::DiskAndMemory);
+        let create = CreateSnapshot { name, road: Some(road), ..new };
+        done(self.run(vm, Command::CreateSnapshot(create)));
+        snapshot
     }
 
     /// Takes a snapshot that has to succeed.

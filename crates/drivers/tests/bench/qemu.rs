@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tintype_drivers::qemu::{Folder, PageServers, Qemu, Watch, probe, run_watchdog};
-use tintype_drivers::{Hypervisor, Volume};
+use tintype_drivers::{Hypervisor, Premises, Volume};
+use tintype_model::snapshot::memory_name;
 use tintype_model::{SnapshotId, VmId};
 use tintype_witness::Guest;
 
@@ -56,6 +57,10 @@ impl tintype_drivers::Host for QemuHost {
     fn volume(&self) -> &dyn Volume {
         self.qemu.volume()
     }
+
+    fn premises(&self) -> &dyn Premises {
+        &self.qemu
+    }
 }
 
 impl Host for QemuHost {
@@ -86,7 +91,7 @@ impl Host for QemuHost {
 
     /// Cuts the file short: its end holds the state of the devices.
     fn damage_memory(&self, vm: VmId, snapshot: SnapshotId) {
-        let path = self.folder(vm).path().join(Folder::memory_name(snapshot));
+        let path = self.folder(vm).path().join(memory_name(snapshot));
         let file = OpenOptions::new().write(true).open(path).unwrap();
         file.set_len(file.metadata().unwrap().len() - 100_000).unwrap();
     }

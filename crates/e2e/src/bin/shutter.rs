@@ -3,11 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
-use tintype_e2e::{Pool, TestVm, World, new_vm};
-use tintype_wire::rest::{Revert, Snapshot};
-use tintype_witness::Pulse;
+use tintype_e2e::{Libvirt, Pool, TestVm, World, dots, new_vm};
+use tintype_wire::rest::{NewSnapshot, Operation, Revert, Snapshot};
+use tintype_witness::{Guest, Pulse};
 
 /// Time between two ticks, in microseconds.
 const TICK_US: u64 = 1000;
@@ -19,6 +20,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 const DIRTIED: u64 = 13_000;
 /// Blocks that the guest writes to each of two disks, a second.
 const WRITTEN: u64 = 500;
+/// The kind of snapshot that holds memory.
+const MEMORY: &str = "disk-and-memory";
 
 #[derive(Parser)]
 #[command(about = "Measures how long a guest stands still, as seen from outside")]
@@ -29,44 +32,176 @@ struct Args {
     /// How often each thing is done
     #[arg(long, default_value_t = 20)]
     runs: usize,
+    /// A folder to draw pictures in, one for each size
+    #[arg(long)]
+    pictures: Option<PathBuf>,
+    /// How often libvirt does it, on the same guest; 0 leaves it out
+    #[arg(long, default_value_t = 5)]
+    libvirt_runs: usize,
 }
 
 /// What was measured of one thing, run after run.
-#[derive(Default)]
 struct Row {
-    what: String,
+    what: &'static str,
+    memory: u64,
     taken: Vec<f64>,
 }
 
 impl Row {
-    fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), taken: Vec::new() }
+    fn new(what: &'static str, memory: u64) -> Self {
+        Self { what, memory, taken: Vec::new() }
     }
 
     fn add(&mut self, took: Duration) {
         self.taken.push(took.as_secs_f64() * 1000.0);
     }
 
-    fn print(mut self) {
-        if self.taken.is_empty() {
-            return;
+    /// The nearest rank: of few runs, p99 is the largest.
+    fn at(&self, percent: usize) -> f64 {
+        let mut taken = self.taken.clone();
+        taken.sort_by(f64::total_cmp);
+        taken[(taken.len() * percent).div_ceil(100).max(1) - 1]
+    }
+
+    fn print(&self) {
+        if !self.taken.is_empty() {
+            let (what, memory) = (self.what, self.memory as f64 / 1024.0);
+            let (least, p50, p99) = (self.at(0), self.at(50), self.at(99));
+            let runs = self.taken.len();
+            println!("| {what}, {memory} GiB | {runs} | {least:.1} | {p50:.1} | {p99:.1} |");
         }
-        self.taken.sort_by(f64::total_cmp);
-        // The nearest rank: of few runs, p99 is the largest.
-        let rank = |percent: usize| (self.taken.len() * percent).div_ceil(100).max(1);
-        let at = |percent: usize| self.taken[rank(percent) - 1];
-        let (p50, p99, least) = (at(50), at(99), at(0));
-        println!("| {} | {} | {least:.1} | {p50:.1} | {p99:.1} |", self.what, self.taken.len());
     }
 }
 
+const CREATE: &str = "create disk-and-memory, background: standstill";
+const PRECOPY: &str = "create disk-and-memory, precopy: standstill";
+const REVERT: &str = "revert: request to first tick";
+const WORST: &str = "revert: worst of the next ten seconds, % of ticks";
+const INTERNAL: &str = "libvirt, internal create: standstill";
+const EXTERNAL: &str = "libvirt, external live create with memory: standstill";
+const LIBVIRT_REVERT: &str = "libvirt, revert: request to first tick";
+
+/// What is compared: ours, by the better road, and libvirt's.
+const COMPARED: [(&[&str], &str); 3] =
+    [(&[CREATE, PRECOPY], INTERNAL), (&[CREATE, PRECOPY], EXTERNAL), (&[REVERT], LIBVIRT_REVERT)];
+
 fn main() -> Result<()> {
     let args = Args::parse();
-    println!("| what | runs | least ms | p50 ms | p99 ms |\n|---|---|---|---|---|");
+    let mut rows = Vec::new();
     for &memory in &args.memory {
-        measure(memory, args.runs)?;
+        rows.extend(measure(memory, args.runs)?);
+        if args.libvirt_runs > 0 {
+            rows.extend(Compared::boot(memory)?.measure(args.libvirt_runs)?);
+        }
     }
+    print_ratios(&rows, &args.memory);
+    println!("| what | runs | least ms | p50 ms | p99 ms |\n|---|---|---|---|---|");
+    rows.iter().for_each(Row::print);
+    let draw = |folder: PathBuf| args.memory.iter().try_for_each(|&m| draw(&folder, &rows, m));
+    args.pictures.map_or(Ok(()), draw)
+}
+
+/// Draws all that was measured in milliseconds of a guest with so much memory.
+fn draw(folder: &Path, rows: &[Row], memory: u64) -> Result<()> {
+    let of_this = rows.iter().filter(|row| row.memory == memory && row.what != WORST);
+    let drawn: Vec<_> = of_this.map(|row| (row.what.to_owned(), row.taken.clone())).collect();
+    let gib = memory as f64 / 1024.0;
+    let picture = folder.join(format!("shutter-{gib}gib.svg"));
+    dots(&picture, &format!("A guest of {gib} GiB, seen from outside; a dot is a run"), &drawn)
+}
+
+/// By how much ours is shorter, median by median.
+fn print_ratios(rows: &[Row], memory: &[u64]) {
+    let mut lines = Vec::new();
+    for &memory in memory {
+        let row = |what| rows.iter().find(|row| (row.what, row.memory) == (what, memory));
+        for (ours, theirs) in COMPARED {
+            let ours = ours.iter().filter_map(|&what| row(what)).map(|row| row.at(50));
+            if let (Some(ours), Some(theirs)) = (ours.min_by(f64::total_cmp), row(theirs)) {
+                let times = theirs.at(50) / ours;
+                let gib = memory as f64 / 1024.0;
+                lines.push(format!("| {}, {gib} GiB | {times:.1} × |", theirs.what));
+            }
+        }
+    }
+    if !lines.is_empty() {
+        println!("| ours is shorter than | median by median |\n|---|---|");
+        lines.iter().for_each(|line| println!("{line}"));
+        println!();
+    }
+}
+
+/// Has the guest fill its memory, rewrite some of it, write to its disks, and tick fast.
+fn make_busy(guest: &Guest) -> Result<()> {
+    guest.fill(75)?;
+    guest.dirty(DIRTIED)?;
+    guest.write(WRITTEN)?;
+    guest.ask(&format!("tick {TICK_US}"))?;
+    thread::sleep(Duration::from_secs(3));
     Ok(())
+}
+
+/// When a guest that was gone back to ticked first: its numbers are lower then.
+fn first_tick(pulse: &Pulse, last: u64, from: Instant) -> Result<Instant> {
+    let until = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(first) = pulse.ticks().first_below(last, from) {
+            return Ok(first);
+        }
+        ensure!(Instant::now() < until, "the guest is not back");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The same guest under libvirt.
+struct Compared {
+    libvirt: Libvirt,
+    pulse: Pulse,
+    memory: u64,
+}
+
+impl Compared {
+    fn boot(memory: u64) -> Result<Self> {
+        let libvirt = Libvirt::boot(memory)?;
+        make_busy(&libvirt.guest)?;
+        let pulse = Pulse::follow(libvirt.folder().to_owned());
+        thread::sleep(Duration::from_secs(1));
+        Ok(Self { libvirt, pulse, memory })
+    }
+
+    fn measure(mut self, runs: usize) -> Result<Vec<Row>> {
+        let mut internal = Row::new(INTERNAL, self.memory);
+        for n in 0..runs {
+            let name = format!("s{n}");
+            internal.add(self.standstill(|libvirt| libvirt.internal(&name))?);
+            self.libvirt.delete(&name)?;
+        }
+        let mut back = Row::new(LIBVIRT_REVERT, self.memory);
+        self.libvirt.internal("base")?;
+        for _ in 0..runs {
+            // Long enough that it goes back by some ticks.
+            thread::sleep(Duration::from_secs(2));
+            let last = self.pulse.ticks().last_number().context("it ticks")?;
+            let from = Instant::now();
+            self.libvirt.revert("base")?;
+            back.add(first_tick(&self.pulse, last, from)? - from);
+        }
+        self.libvirt.delete("base")?;
+        let mut external = Row::new(EXTERNAL, self.memory);
+        for n in 0..runs {
+            let name = format!("e{n}");
+            external.add(self.standstill(|libvirt| libvirt.external(&name))?);
+        }
+        Ok(vec![internal, external, back])
+    }
+
+    fn standstill(&mut self, act: impl FnOnce(&mut Libvirt) -> Result<()>) -> Result<Duration> {
+        let from = Instant::now();
+        act(&mut self.libvirt)?;
+        thread::sleep(SETTLE);
+        let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
+        Ok(gap.length)
+    }
 }
 
 struct Bench {
@@ -76,28 +211,31 @@ struct Bench {
     memory: u64,
 }
 
-fn measure(memory: u64, runs: usize) -> Result<()> {
+fn measure(memory: u64, runs: usize) -> Result<Vec<Row>> {
     let world = World::start()?;
     let vm = TestVm::from(&world, &new_vm("shutter", memory, 2)?)?;
     vm.start(&world)?;
-    vm.guest.fill(75)?;
-    vm.guest.dirty(DIRTIED)?;
-    vm.guest.write(WRITTEN)?;
-    vm.guest.ask(&format!("tick {TICK_US}"))?;
+    make_busy(&vm.guest)?;
     let pulse = Pulse::follow(vm.folder().to_owned());
     let bench = Bench { world, vm, pulse, memory };
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(1));
     bench.usual()?;
-    bench.creates("disk-and-memory", runs)?;
-    bench.creates("disk", runs)?;
-    bench.reverts(runs)
+    let mut rows = Vec::new();
+    for (kind, road, told) in [
+        (MEMORY, Some("background"), [CREATE, "create disk-and-memory, background: told"]),
+        (MEMORY, Some("precopy"), [PRECOPY, "create disk-and-memory, precopy: told"]),
+        ("disk", None, ["create disk: standstill", "create disk: told"]),
+    ] {
+        let [kind, road] = [Some(kind), road].map(|word| word.map(str::to_owned));
+        let new = NewSnapshot { kind, road, ..NewSnapshot::default() };
+        rows.extend(bench.creates(&new, told, runs)?);
+    }
+    rows.extend(bench.deletes(runs)?);
+    rows.extend(bench.reverts(runs)?);
+    Ok(rows)
 }
 
 impl Bench {
-    fn label(&self, what: &str) -> String {
-        format!("{what}, {} GiB", self.memory as f64 / 1024.0)
-    }
-
     /// Ticks that are seen in a second while nothing is done, and the longest time between two.
     fn usual(&self) -> Result<f64> {
         let from = Instant::now();
@@ -110,31 +248,49 @@ impl Bench {
         Ok(rate)
     }
 
-    fn creates(&self, kind: &str, runs: usize) -> Result<()> {
-        let mut standstill = Row::new(self.label(&format!("create {kind}: standstill")));
-        let mut told = Row::new(self.label(&format!("create {kind}: told")));
+    fn creates(&self, new: &NewSnapshot, told: [&'static str; 2], runs: usize) -> Result<Vec<Row>> {
+        let [mut standstill, mut told] = told.map(|what| Row::new(what, self.memory));
         for n in 0..runs {
+            let name = format!("s{n}");
             let from = Instant::now();
-            let snapshot = self.vm.snapshot(&self.world, &format!("s{n}"), kind)?;
+            let new = NewSnapshot { name: Some(name.clone()), ..new.clone() };
+            self.world.post(&self.vm.path("/snapshots"), &new)?;
             thread::sleep(SETTLE);
+            let snapshot = self.vm.named(&self.world, &name)?;
             let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
             standstill.add(gap.length);
             told.add(Duration::from_millis(snapshot.pause_ms.unwrap_or_default()));
             self.vm.delete(&self.world, &snapshot, "one")?;
             Pool::settled(&self.world, &self.vm)?;
         }
-        standstill.print();
-        told.print();
-        Ok(())
+        Ok(vec![standstill, told])
     }
 
-    fn reverts(&self, runs: usize) -> Result<()> {
-        let base = self.vm.snapshot(&self.world, "base", "disk-and-memory")?;
+    /// Deletes a snapshot; the guest is watched until its layer is merged.
+    fn deletes(&self, runs: usize) -> Result<Vec<Row>> {
+        let mut answered = Row::new("delete: until answered", self.memory);
+        let mut standstill = Row::new("delete and merge: standstill", self.memory);
+        for _ in 0..runs {
+            let snapshot = self.vm.snapshot(&self.world, "gone", MEMORY)?;
+            Pool::settled(&self.world, &self.vm)?;
+            let from = Instant::now();
+            let path = format!("/v1/snapshots/{}", snapshot.id);
+            let _: Operation = self.world.wait(self.world.client().delete(&path))?;
+            answered.add(from.elapsed());
+            Pool::settled(&self.world, &self.vm)?;
+            let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
+            standstill.add(gap.length);
+        }
+        Ok(vec![answered, standstill])
+    }
+
+    fn reverts(&self, runs: usize) -> Result<Vec<Row>> {
+        let base = self.vm.snapshot(&self.world, "base", MEMORY)?;
         let usual = self.usual()?;
-        let mut back = Row::new(self.label("revert: request to first tick"));
-        let mut standstill = Row::new(self.label("revert: standstill"));
-        let mut worst = Row::new(self.label("revert: worst of the next ten seconds, % of ticks"));
-        let mut whole = Row::new(self.label("revert: until a memory snapshot is taken again"));
+        let mut back = Row::new(REVERT, self.memory);
+        let mut standstill = Row::new("revert: standstill", self.memory);
+        let mut worst = Row::new(WORST, self.memory);
+        let mut whole = Row::new("revert: until a memory snapshot is taken again", self.memory);
         for n in 0..runs {
             let (from, first) = self.revert(&base)?;
             back.add(first - from);
@@ -151,16 +307,13 @@ impl Bench {
                 worst.taken.push(fewest as f64 * 100.0 / usual);
             } else if n % 4 == 1 {
                 let again = Instant::now();
-                let next = self.vm.snapshot(&self.world, "next", "disk-and-memory")?;
+                let next = self.vm.snapshot(&self.world, "next", MEMORY)?;
                 whole.add(again.elapsed());
                 self.vm.delete(&self.world, &next, "one")?;
             }
             Pool::settled(&self.world, &self.vm)?;
         }
-        for row in [back, standstill, worst, whole] {
-            row.print();
-        }
-        Ok(())
+        Ok(vec![back, standstill, worst, whole])
     }
 
     /// Goes back; answers when it was asked for, and when the guest that was taken ticked first.
@@ -169,13 +322,6 @@ impl Bench {
         let from = Instant::now();
         let path = format!("/v1/snapshots/{}/revert", to.id);
         self.world.post(&path, &Revert::default())?;
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            if let Some(first) = self.pulse.ticks().first_below(at, from) {
-                return Ok((from, first));
-            }
-            ensure!(Instant::now() < until, "the guest is not back");
-            thread::sleep(Duration::from_millis(1));
-        }
+        Ok((from, first_tick(&self.pulse, at, from)?))
     }
 }

@@ -4,6 +4,7 @@ use super::{Command, power};
 use crate::access::Role;
 use crate::capability::Capabilities;
 use crate::change::Change;
+use crate::finding::refuse_outdated;
 use crate::id::OperationId;
 use crate::moment::Moment;
 use crate::quota::{Quota, Usage};
@@ -56,6 +57,7 @@ pub fn accept(
     conditions: &Conditions<'_>,
 ) -> Result<Vec<Change>, Refusal> {
     refuse_busy(timeline)?;
+    refuse_outdated(timeline)?;
     let capabilities = conditions.capabilities;
     let mut changes = match command {
         Command::CreateVm(_) => Vec::new(),

@@ -9,6 +9,7 @@ use super::{Conclusion, Ending, Next, failure, with};
 use crate::change::Change;
 use crate::config::Role;
 use crate::effect::{self, CloneDisk, Effect, Outcome};
+use crate::finding::{refuse_doubtful, refuse_doubtful_now};
 use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{Format, Layer, LayerFile};
 use crate::reclaim::sizes;
@@ -49,8 +50,15 @@ pub struct ClonedDisk {
 impl CloneVm {
     pub(super) fn accept(&self, timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
         let config = match self.from {
-            Some(snapshot) => &ready(timeline, snapshot)?.config,
-            None => &timeline.vm.config,
+            Some(snapshot) => {
+                let snapshot = ready(timeline, snapshot)?;
+                refuse_doubtful(timeline, snapshot, false)?;
+                &snapshot.config
+            }
+            None => {
+                refuse_doubtful_now(timeline, true)?;
+                &timeline.vm.config
+            }
         };
         let wanted = self.disks.iter().map(|disk| (disk.of, disk.size_bytes));
         if wanted.eq(config.disks.iter().map(|disk| (disk.id, disk.size_bytes))) {

@@ -6,15 +6,17 @@ use crate::access::Role;
 use crate::capability::{Capabilities, Support};
 use crate::change::{Change, SnapshotChange};
 use crate::effect::{Effect, Facts, Freeze, Outcome, TakeSnapshot};
+use crate::finding::refuse_doubtful_now;
 use crate::id::{LayerId, SnapshotId};
 use crate::layer::Layer;
 use crate::moment::Moment;
 use crate::name::{check_description, check_snapshot_name, default_snapshot_name};
+use crate::pause;
 use crate::quota::reserved_bytes;
 use crate::reclaim::sizes;
 use crate::refusal::{Code, Refusal};
 use crate::settings::Limit;
-use crate::snapshot::{Consistency, Kind, Quiesce, Snapshot, SnapshotState};
+use crate::snapshot::{Consistency, Kind, Quiesce, Road, Snapshot, SnapshotState};
 use crate::timeline::Timeline;
 use crate::vm::VmState;
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,9 @@ pub struct CreateSnapshot {
     /// Whether the guest is asked to hold still.
     #[serde(default)]
     pub quiesce: Quiesce,
+    /// How its memory is saved; if nobody says, the better way.
+    #[serde(default)]
+    pub road: Option<Road>,
     /// When it shall go by itself.
     #[serde(default)]
     pub expires_at: Option<Moment>,
@@ -55,6 +60,7 @@ impl CreateSnapshot {
             description: String::new(),
             kind,
             quiesce: Quiesce::No,
+            road: None,
             expires_at: None,
             protected: false,
         }
@@ -86,6 +92,7 @@ impl CreateSnapshot {
                 .hint("what exists can still be reverted to, edited and deleted"));
         }
         refuse_user(timeline, asker)?;
+        refuse_doubtful_now(timeline, true)?;
         if self.kind == Kind::DiskAndMemory {
             refuse_memory(timeline, asker)?;
             memory_possible(timeline, conditions.capabilities)?;
@@ -103,7 +110,7 @@ impl CreateSnapshot {
             description: self.description.clone(),
             expires_at: self.expires_at,
             protected: self.protected,
-            ..creating(timeline, self.snapshot, self.kind, asker, conditions.at)
+            ..creating(timeline, self.snapshot, self.kind, self.road, asker, conditions.at)
         };
         Ok(vec![Change::SnapshotAdded(Box::new(snapshot))])
     }
@@ -171,6 +178,7 @@ pub(super) fn creating(
     timeline: &Timeline,
     id: SnapshotId,
     kind: Kind,
+    road: Option<Road>,
     asker: &Asker,
     at: Moment,
 ) -> Snapshot {
@@ -186,6 +194,7 @@ pub(super) fn creating(
         parent: timeline.vm.current,
         created_at: at,
         ready_at: None,
+        saving: (kind == Kind::DiskAndMemory).then(|| pause::choose(timeline, road)),
         pause_ms: None,
         memory_bytes: 0,
         config: timeline.vm.config.clone(),
@@ -206,6 +215,7 @@ pub(super) fn take(
     fresh: &mut impl FnMut() -> Uuid,
 ) -> TakeSnapshot {
     let vm = &timeline.vm;
+    let saving = timeline.snapshots.get(&snapshot).and_then(|snapshot| snapshot.saving);
     let disks = vm.config.disks.iter().map(|disk| Freeze {
         disk: disk.id,
         role: disk.role,
@@ -217,6 +227,7 @@ pub(super) fn take(
         snapshot,
         running: vm.state.is_live(),
         memory: kind == Kind::DiskAndMemory,
+        road: saving.map(|saving| saving.road).unwrap_or_default(),
         memory_bytes: vm.config.memory_bytes,
         quiesce: Quiesce::No,
         disks: disks.collect(),

@@ -240,7 +240,9 @@ pub fn step<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>, even
         (Phase::Waiting, Event::Begin) => begin(operation, scene),
         (Phase::Waiting, Event::Cancel) => cancel(operation, scene.timeline),
         (Phase::Queued, Event::Cancel) => leave_line(operation, Ending::Cancelled),
-        (Phase::Queued, Event::Refused(reason)) => leave_line(operation, Ending::Failed(reason)),
+        (Phase::Queued, Event::Refused(reason)) => {
+            leave_line(operation, refused(operation, reason))
+        }
         (Phase::Performing { .. }, Event::Performed(outcome)) => {
             performed(operation, scene, &outcome)
         }
@@ -258,6 +260,15 @@ pub fn step<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>, even
         | (Phase::Ended(_), Event::Begin | Event::Performed(_) | Event::Cancel) => {
             Step { phase: operation.phase.clone(), changes: Vec::new(), elsewhere: None }
         }
+    }
+}
+
+/// How what waited in line ends when it may not be. A machine that is off when its turn to be
+/// stopped comes, because what would have started it was cancelled, is as was wanted.
+fn refused(operation: &Operation, reason: Refusal) -> Ending {
+    match &operation.command {
+        Command::StopVm(_) if reason.code == Code::VmNotRunning => Ending::Succeeded,
+        _ => Ending::Failed(reason),
     }
 }
 

@@ -5,6 +5,7 @@ use super::delete_snapshots::refuse_protected;
 use crate::capability::Capabilities;
 use crate::change::Change;
 use crate::effect::{self, Effect, Outcome};
+use crate::finding::refuse_doubtful_now;
 use crate::refusal::{Code, Refusal};
 use crate::timeline::Timeline;
 use crate::vm::VmState;
@@ -33,6 +34,7 @@ pub(super) fn accept_start(
 ) -> Result<Vec<Change>, Refusal> {
     refuse_live(timeline)?;
     suits(&timeline.vm.config.platform, capabilities)?;
+    refuse_doubtful_now(timeline, false)?;
     Ok(vec![Change::VmState(VmState::Starting)])
 }
 

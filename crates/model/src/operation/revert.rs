@@ -10,6 +10,7 @@ use super::{Asker, Conclusion, Conditions, Ending, Next, Scene, chains, failure,
 use crate::capability::Capabilities;
 use crate::change::{Change, SnapshotChange};
 use crate::effect::{After, Effect, Launch, Outcome, Revert};
+use crate::finding::{refuse_doubtful, refuse_doubtful_now};
 use crate::id::{LayerId, SnapshotId};
 use crate::layer::{Format, Layer, LayerFile};
 use crate::moment::Moment;
@@ -64,6 +65,10 @@ impl RevertTo {
     ) -> Result<Vec<Change>, Refusal> {
         let snapshot = ready(timeline, self.snapshot)?;
         refuse_user(timeline, asker)?;
+        refuse_doubtful(timeline, snapshot, self.after == After::Resumed)?;
+        if self.safety.is_some() {
+            refuse_doubtful_now(timeline, true)?;
+        }
         if self.after == After::Resumed {
             memory_loads(snapshot, conditions.capabilities)?;
         }
@@ -77,6 +82,7 @@ impl RevertTo {
                     timeline,
                     safety,
                     safety_kind(timeline, asker, conditions.capabilities),
+                    None,
                     asker,
                     conditions.at,
                 )

@@ -5,6 +5,7 @@ use super::{Conclusion, chains};
 use crate::capability::Capabilities;
 use crate::change::{Change, SnapshotChange};
 use crate::effect::{Effect, Launch, Outcome, Verify};
+use crate::finding::refuse_doubtful;
 use crate::id::{LayerId, SnapshotId};
 use crate::layer::{Format, LayerFile};
 use crate::moment::Moment;
@@ -28,6 +29,7 @@ impl VerifySnapshot {
         capabilities: &Capabilities,
     ) -> Result<Vec<Change>, Refusal> {
         let snapshot = ready(timeline, self.snapshot)?;
+        refuse_doubtful(timeline, snapshot, false)?;
         if snapshot.kind == Kind::DiskAndMemory {
             memory_loads(snapshot, capabilities)?;
         }

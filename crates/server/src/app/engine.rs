@@ -2,20 +2,21 @@
 //! transaction that reads, asks the model and records.
 
 use super::find::unknown_vm;
+use super::manifest::Recorded;
 use super::{Answer, App, stored};
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tintype_model::change::Change;
-use tintype_model::effect::{Effect, Outcome};
+use tintype_model::effect::Outcome;
 use tintype_model::operation::{
     Asker, Command, Conditions, Ending, Event, Operation, Phase, Scene, accept, step,
 };
 use tintype_model::reclaim::must_fold_first;
 use tintype_model::refusal::Code;
 use tintype_model::timeline::Timeline;
-use tintype_model::{EffectId, OperationId, Refusal, SnapshotId, VmId};
+use tintype_model::{OperationId, Refusal, SnapshotId, VmId};
 use tintype_store::{StoreError, Unit, state_of};
 
 /// How long to wait before a failed database is asked again.
@@ -90,14 +91,21 @@ impl App {
                 Err(error) => self.wait_for_database(&error).await,
             }
         };
-        self.go_on(id, begun);
+        if let Some((begun, operation, recorded)) = begun {
+            self.go_on(operation, begun, recorded);
+        }
     }
 
     /// Goes on with an operation after it was tried to begin it.
-    pub(super) fn go_on(self: &Arc<Self>, id: OperationId, begun: Begun) {
+    pub(super) fn go_on(
+        self: &Arc<Self>,
+        operation: Operation,
+        begun: Begun,
+        recorded: Option<Recorded>,
+    ) {
         match begun {
             Begun::Performs => {
-                tokio::spawn(Arc::clone(self).performing(id));
+                tokio::spawn(Arc::clone(self).performing(operation, recorded));
             }
             Begun::Waits(vm) => {
                 self.agent.give_way(vm);
@@ -107,14 +115,19 @@ impl App {
         }
     }
 
-    async fn try_begin(&self, id: OperationId) -> Result<Begun, StoreError> {
+    async fn try_begin(
+        &self,
+        id: OperationId,
+    ) -> Result<Option<(Begun, Operation, Option<Recorded>)>, StoreError> {
         let Some((mut unit, mut operation, mut timeline)) = self.write_on(id).await? else {
-            return Ok(Begun::Over);
+            return Ok(None);
         };
         let begun = self.begin_within(&mut unit, &mut timeline, &mut operation)?;
         unit.put_operation(&operation, timeline.vm.account)?;
+        let revision = unit.revision(timeline.vm.id)?;
         unit.commit().await?;
-        Ok(begun)
+        let recorded = revision.map(|revision| Recorded { timeline, revision });
+        Ok(Some((begun, operation, recorded)))
     }
 
     /// Begins an operation that waits, in a transaction in which the caller records it, unless
@@ -140,22 +153,40 @@ impl App {
     }
 
     /// [`App::perform`], which begins others that begin others.
-    fn performing(self: Arc<Self>, id: OperationId) -> BoxFuture<'static, ()> {
-        Box::pin(self.perform(id))
+    fn performing(
+        self: Arc<Self>,
+        operation: Operation,
+        recorded: Option<Recorded>,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.perform(operation, recorded))
     }
 
     /// Has the agent perform what an operation has planned, one effect after the other, and records
     /// how it ended.
-    async fn perform(self: Arc<Self>, id: OperationId) {
-        while let Some((effect_id, effect)) = self.planned(id).await {
-            let outcome = self.agent.perform(effect_id, effect).await;
-            let after = loop {
-                match self.conclude(id, outcome.clone()).await {
-                    Ok(after) => break after,
+    async fn perform(self: Arc<Self>, operation: Operation, recorded: Option<Recorded>) {
+        let mut phase = operation.phase;
+        // Whoever finds the host without our database finds what is done to it.
+        match recorded {
+            Some(recorded) => self.describe_as(recorded).await,
+            None => self.describe(operation.vm).await,
+        }
+        while let Phase::Performing { id, effect, .. } = phase {
+            let outcome = self.agent.perform(id, *effect).await;
+            let concluded = loop {
+                match self.conclude(operation.id, outcome.clone()).await {
+                    Ok(concluded) => break concluded,
                     Err(error) => self.wait_for_database(&error).await,
                 }
             };
-            self.agent.forget(effect_id).await;
+            // The journal goes once what it knows is written down elsewhere on the host.
+            let touched = concluded.iter().flat_map(|(_, after)| after.kick.clone());
+            let touched: BTreeSet<VmId> = touched.chain([operation.vm]).collect();
+            for vm in touched {
+                self.describe(vm).await;
+            }
+            self.agent.forget(id).await;
+            let Some((reached, after)) = concluded else { return };
+            phase = reached;
             self.carry_on(after).await;
         }
     }
@@ -171,25 +202,14 @@ impl App {
         self.ended.notify_waiters();
     }
 
-    async fn planned(&self, id: OperationId) -> Option<(EffectId, Effect)> {
-        let operation = loop {
-            let read = async { self.store.read().await?.operation(id) };
-            match read.await {
-                Ok(operation) => break operation?,
-                Err(error) => self.wait_for_database(&error).await,
-            }
-        };
-        match operation.phase {
-            Phase::Performing { id, effect, .. } => Some((id, *effect)),
-            Phase::Queued | Phase::Waiting | Phase::Ended(_) => None,
-        }
-    }
-
-    async fn conclude(&self, id: OperationId, outcome: Outcome) -> Result<After, StoreError> {
-        let Some((unit, operation, timeline)) = self.write_on(id).await? else {
-            return Ok(After::default());
-        };
-        self.move_on(unit, operation, timeline, Event::Performed(outcome)).await
+    /// Records an outcome, and how far the operation is then, if there is the operation still.
+    async fn conclude(
+        &self,
+        id: OperationId,
+        outcome: Outcome,
+    ) -> Result<Option<(Phase, After)>, StoreError> {
+        let Some((unit, operation, timeline)) = self.write_on(id).await? else { return Ok(None) };
+        self.move_on(unit, operation, timeline, Event::Performed(outcome)).await.map(Some)
     }
 
     /// Takes back an operation: at once if it has not begun, else by having it undone.
@@ -208,7 +228,8 @@ impl App {
                 .blocked_by([id.0]));
         }
         let under_way = operation.phase.effect();
-        let after = self.move_on(unit, operation, timeline, Event::Cancel).await.map_err(stored)?;
+        let moved = self.move_on(unit, operation, timeline, Event::Cancel).await;
+        let (_, after) = moved.map_err(stored)?;
         if let Some(effect) = under_way {
             self.agent.cancel(effect);
         }
@@ -252,7 +273,7 @@ impl App {
         mut operation: Operation,
         mut timeline: Timeline,
         event: Event,
-    ) -> Result<After, StoreError> {
+    ) -> Result<(Phase, After), StoreError> {
         let at = self.now();
         let (vm, account) = (operation.vm, timeline.vm.account);
         let sharers = sharers(&mut unit, &timeline).await?;
@@ -281,7 +302,7 @@ impl App {
             .increment(1);
         }
         self.spread_news();
-        Ok(after)
+        Ok((operation.phase, after))
     }
 
     /// Records what a transition means for another machine, whose line may go on then.
@@ -352,17 +373,24 @@ impl App {
         for vm in unit.restless()? {
             effects.extend(unit.reclaim(vm)?.map(|(id, _)| id));
         }
+        let known = unit.vm_states()?.into_iter().map(|(vm, ..)| vm).collect();
         drop(unit);
-        self.agent.forget_but(effects).await;
+        self.agent.forget_but(effects, known).await;
         for operation in open {
-            match operation.phase {
-                Phase::Performing { .. } => {
-                    tokio::spawn(Arc::clone(self).performing(operation.id));
-                }
-                Phase::Waiting => self.begin(operation.id).await,
-                Phase::Queued => self.look_at_line(operation.vm).await?,
-                Phase::Ended(_) => {}
+            self.take_up(operation).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with an operation that was under way.
+    pub(super) async fn take_up(self: &Arc<Self>, operation: Operation) -> Result<(), StoreError> {
+        match operation.phase {
+            Phase::Performing { .. } => {
+                tokio::spawn(Arc::clone(self).performing(operation, None));
             }
+            Phase::Waiting => self.begin(operation.id).await,
+            Phase::Queued => self.look_at_line(operation.vm).await?,
+            Phase::Ended(_) => {}
         }
         Ok(())
     }

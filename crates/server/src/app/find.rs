@@ -79,10 +79,7 @@ impl App {
     ) -> Answer<VmId> {
         let unknown = || unknown_vm(name_or_id);
         let (id, account) = match name_or_id.parse::<VmId>() {
-            Ok(id) => {
-                let vm = unit.vm(id).map_err(stored)?.ok_or_else(unknown)?;
-                (vm.id, vm.account)
-            }
+            Ok(id) => (id, unit.account_of(id).map_err(stored)?.ok_or_else(unknown)?),
             Err(_) => {
                 let named = unit.vms_named(caller.reach(), name_or_id).map_err(stored)?;
                 let own = named.iter().find(|(_, account)| *account == caller.account);
@@ -109,10 +106,10 @@ impl App {
     ) -> Answer<VmId> {
         let unknown = || unknown_snapshot(id);
         let vm = unit.vm_of(id).map_err(stored)?.ok_or_else(unknown)?;
-        let vm = unit.vm(vm).map_err(stored)?.ok_or_else(unknown)?;
-        let home = self.home(unit, vm.account)?;
+        let account = unit.account_of(vm).map_err(stored)?.ok_or_else(unknown)?;
+        let home = self.home(unit, account)?;
         caller.may(action, &home, unknown)?;
-        Ok(vm.id)
+        Ok(vm)
     }
 
     fn find_about(

@@ -1,4 +1,4 @@
-//! The host and its pool, as they are shown.
+//! The host, as it is shown and set.
 
 use super::{Answer, App, stored};
 use crate::view;
@@ -48,9 +48,7 @@ impl App {
         edit: &rest::EditHost,
     ) -> Answer<rest::Host> {
         caller.may_ever(Action::ManageHosts)?;
-        if self.host.name != name_or_id && self.host.id.to_string() != name_or_id {
-            return Err(Refusal::new(Code::UnknownHost).detail(name_or_id));
-        }
+        self.this_host(name_or_id)?;
         let enabled = edit.snapshots_enabled;
         let mut unit = self.store.write().await.map_err(stored)?;
         unit.enable_on_host(self.host.id, enabled).map_err(stored)?;
@@ -100,25 +98,6 @@ impl App {
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         self.hypervisors(caller).await?.pop().ok_or_else(unknown)
-    }
-
-    /// Its pool.
-    ///
-    /// # Errors
-    /// When the caller may not see it.
-    pub async fn show_pool(&self, caller: &Caller) -> Answer<rest::Pool> {
-        caller.may_ever(Action::ReadHosts)?;
-        let facts = self.agent.host().await;
-        let mut unit = self.store.read().await.map_err(stored)?;
-        Ok(rest::Pool {
-            id: self.host.pool,
-            name: "default".to_owned(),
-            host: self.host.id,
-            path: facts.pool_path,
-            free_bytes: facts.pool_free_bytes,
-            total_bytes: facts.pool_total_bytes,
-            reclaiming: unit.reclaims().map_err(stored)?,
-        })
     }
 }
 

@@ -2,6 +2,8 @@
 //! else comes to speak to us, call the same functions. Whoever calls says who asks; whether that
 //! one may is decided first, once, by `model::access`.
 
+mod check;
+mod database;
 mod design;
 mod disk;
 mod engine;
@@ -11,9 +13,11 @@ mod find;
 mod ground;
 mod host;
 mod inventory;
+mod manifest;
 mod operation;
 mod order;
 mod people;
+mod pool;
 mod profile;
 mod reclaim;
 mod snapshot;
@@ -26,10 +30,12 @@ pub use ground::{Ground, Machine};
 pub use snapshot::{DeleteTarget, SnapshotQuery};
 pub use vm::{Edited, VmQuery};
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tintype_model::capability::Capabilities;
 use tintype_model::refusal::Code;
-use tintype_model::{Moment, Refusal};
+use tintype_model::{Moment, Refusal, VmId};
 use tintype_store::{Host, Store, StoreError};
 use tintype_wire::agent::Agent;
 use token::Attempts;
@@ -50,6 +56,27 @@ pub struct App {
     news: watch::Sender<()>,
     /// Who tried to sign in, and how often.
     attempts: Attempts,
+    /// The revision of each machine that its manifest tells of.
+    described: Mutex<BTreeMap<VmId, i64>>,
+}
+
+/// What whoever runs it decides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// The name of the host we run on, if none is known yet.
+    pub host_name: String,
+    /// How often the files of all machines are compared with what is recorded.
+    pub check_every: Duration,
+}
+
+impl Options {
+    /// How often files are looked at if nobody says otherwise.
+    pub const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+    /// What is usual, on a host of this name.
+    pub fn on(host_name: &str) -> Self {
+        Self { host_name: host_name.to_owned(), check_every: Self::CHECK_EVERY }
+    }
 }
 
 /// An answer or a coded no.
@@ -65,10 +92,10 @@ impl App {
         store: Store,
         agent: Arc<dyn Agent>,
         ground: Arc<dyn Ground>,
-        host_name: &str,
+        options: Options,
     ) -> Result<Arc<Self>, StoreError> {
         let (id, pool) = (ground.fresh(), ground.fresh());
-        let first = Host { id, name: host_name.to_owned(), pool };
+        let first = Host { id, name: options.host_name, pool };
         let mut unit = store.write().await?;
         let host = unit.local_host(&first)?;
         unit.commit().await?;
@@ -82,10 +109,14 @@ impl App {
             ended: Notify::new(),
             news: watch::Sender::new(()),
             attempts: Attempts::default(),
+            described: Mutex::default(),
         });
         app.take_up_operations().await?;
         app.take_up_reclaims().await?;
         tokio::spawn(Arc::clone(&app).watch_guests());
+        tokio::spawn(Arc::clone(&app).watch_files(options.check_every));
+        tokio::spawn(Arc::clone(&app).watch_pool());
+        tokio::spawn(Arc::clone(&app).keep_manifests());
         tokio::spawn(Arc::clone(&app).expire_snapshots());
         Ok(app)
     }

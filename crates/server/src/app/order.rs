@@ -1,6 +1,7 @@
 //! Commands on their way from a request to the engine.
 
 use super::engine::Asked;
+use super::manifest::Recorded;
 use super::{Answer, App, How, stored};
 use std::sync::Arc;
 use tintype_model::access::{Action, Caller};
@@ -62,10 +63,12 @@ impl App {
         let begun = begun.map_err(stored)?;
         let account = timeline.vm.account;
         unit.put_operation(&operation, account).map_err(stored)?;
+        let revision = unit.revision(timeline.vm.id).map_err(stored)?;
         unit.commit().await.map_err(stored)?;
         self.spread_news();
         let shown = self.show(&operation);
-        self.go_on(operation.id, begun);
+        let recorded = revision.map(|revision| Recorded { timeline, revision });
+        self.go_on(operation, begun, recorded);
         Ok(shown)
     }
 

@@ -53,6 +53,7 @@ impl App {
         view::set(&mut settings.memory_allowed, new.memory_allowed);
         view::set(&mut settings.protect_snapshots, new.protect_snapshots);
         view::set(&mut settings.snapshot_limit, new.snapshot_limit.map(view::to_limit));
+        view::set(&mut settings.pause_bound, new.pause_bound_ms.map(view::to_limit));
         let id = ProfileId(self.fresh());
         let profile = Profile { id, name: new.name, settings, created_at: self.now() };
         let mut unit = self.store.write().await.map_err(stored)?;
@@ -82,6 +83,7 @@ impl App {
         view::set(&mut settings.memory_allowed, edit.memory_allowed);
         view::set(&mut settings.protect_snapshots, edit.protect_snapshots);
         view::set(&mut settings.snapshot_limit, edit.snapshot_limit.map(view::to_limit));
+        view::set(&mut settings.pause_bound, edit.pause_bound_ms.map(view::to_limit));
         if let Some(name) = edit.name {
             name::check_vm_name(&name)?;
             profile.name = name;

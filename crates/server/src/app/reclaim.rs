@@ -87,6 +87,7 @@ impl App {
 
     /// Has a piece of work done.
     async fn reclaim(self: &Arc<Self>, vm: VmId, id: EffectId, work: Reclaim) -> Came {
+        self.describe(vm).await;
         let work_on = self.agent.perform(id, Effect::Reclaim { vm, work: work.clone() });
         let outcome = tokio::select! {
             biased;
@@ -99,6 +100,7 @@ impl App {
                 Err(error) => self.wait_for_database(&error).await,
             }
         };
+        self.describe(vm).await;
         self.agent.forget(id).await;
         if let Some(operation) = waiting {
             if let Outcome::Failed(reason, _) = &outcome {
@@ -175,15 +177,21 @@ impl App {
     pub(super) async fn take_up_reclaims(self: &Arc<Self>) -> Result<(), StoreError> {
         let vms = self.store.read().await?.restless()?;
         for vm in vms {
-            let under_way = self.store.read().await?.reclaim(vm)?;
-            let app = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Some((id, work)) = under_way {
-                    app.reclaim(vm, id, work).await;
-                }
-                app.kick(vm);
-            });
+            self.take_up_reclaim(vm).await?;
         }
+        Ok(())
+    }
+
+    /// Goes on with the work that was under way for a machine, and looks for more.
+    pub(super) async fn take_up_reclaim(self: &Arc<Self>, vm: VmId) -> Result<(), StoreError> {
+        let under_way = self.store.read().await?.reclaim(vm)?;
+        let app = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some((id, work)) = under_way {
+                app.reclaim(vm, id, work).await;
+            }
+            app.kick(vm);
+        });
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use tintype_model::operation::{
 };
 use tintype_model::quota::reserved_bytes;
 use tintype_model::refusal::Code;
-use tintype_model::snapshot::{Kind, Quiesce};
+use tintype_model::snapshot::{Kind, Quiesce, Road};
 use tintype_model::tree::Scope;
 use tintype_model::{Moment, Refusal, SnapshotId, name};
 use tintype_store::{Page, SnapshotFilter};
@@ -102,6 +102,17 @@ impl App {
             Some("required") => Quiesce::Required,
             Some(other) => return Err(unknown_word("quiesce", other, "no, try or required")),
         };
+        let road = match (new.road.as_deref(), kind) {
+            (None, _) => None,
+            (Some("background"), Kind::DiskAndMemory) => Some(Road::Background),
+            (Some("precopy"), Kind::DiskAndMemory) => Some(Road::Precopy),
+            (Some("background" | "precopy"), Kind::Disk) => {
+                return Err(Refusal::new(Code::InvalidRequest)
+                    .detail("road says how memory is saved, and none is wanted")
+                    .hint("leave it out, or ask for disk-and-memory"));
+            }
+            (Some(other), _) => return Err(unknown_word("road", other, "background or precopy")),
+        };
         let host = self.agent.host().await;
         let expires_at = new.expires_at.as_deref().map(Moment::from_rfc3339).transpose()?;
         let (unit, timeline) = self.write_about(caller, Action::CreateSnapshot, vm).await?;
@@ -112,6 +123,7 @@ impl App {
             description: new.description.unwrap_or_default(),
             kind,
             quiesce,
+            road,
             expires_at,
             protected: new.protected,
         };

@@ -7,6 +7,7 @@ use super::find::unknown_snapshot;
 use super::order::Order;
 use super::{Answer, App, Ground, How, stored};
 use crate::view;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tintype_model::access::{Action, Caller};
 use tintype_model::change::Change;
@@ -19,7 +20,7 @@ use tintype_model::settings::Settings;
 use tintype_model::timeline::Timeline;
 use tintype_model::vm::{Vm, VmState};
 use tintype_model::{AccountId, DiskId, LayerId, Refusal, SnapshotId, VmId, name};
-use tintype_store::{DEFAULT_PROFILE, Page, Unit, VmFilter};
+use tintype_store::{DEFAULT_PROFILE, ListedVm, Page, StoreError, Unit, VmFilter};
 use tintype_wire::rest;
 
 /// Which machines to list.
@@ -56,7 +57,8 @@ impl App {
     fn show_vm(&self, unit: &mut Unit, id: VmId) -> Answer<rest::Vm> {
         let listed = unit.listed_vm(id).map_err(stored)?;
         let unknown = || super::find::unknown_vm(&id.to_string());
-        Ok(view::vm(&listed.ok_or_else(unknown)?, self.agent.console_address(id)))
+        let listed = listed.ok_or_else(unknown)?;
+        self.shown(unit, &listed).map_err(stored)
     }
 
     /// The id of a machine whose console the caller may use.
@@ -90,8 +92,16 @@ impl App {
         let found = unit.vms(caller.reach(), &filter, page).map_err(stored)?;
         let last = found.last().map(|l| (l.vm.created_at, l.vm.name.as_str(), l.vm.id.0));
         let next = view::next(page, found.len(), last);
-        let show = |listed| view::vm(listed, self.agent.console_address(listed.vm.id));
-        Ok(rest::List { items: found.iter().map(show).collect(), next })
+        let items = found.iter().map(|listed| self.shown(&mut unit, listed));
+        let items = items.collect::<Result<_, _>>().map_err(stored)?;
+        Ok(rest::List { items, next })
+    }
+
+    fn shown(&self, unit: &mut Unit, listed: &ListedVm) -> Result<rest::Vm, StoreError> {
+        let vm = &listed.vm;
+        let found = if vm.findings.is_empty() { None } else { unit.timeline(vm.id)? };
+        let findings = found.as_ref().map(view::findings).unwrap_or_default();
+        Ok(view::vm(listed, self.agent.console_address(vm.id), findings))
     }
 
     /// Creates a machine.
@@ -288,10 +298,12 @@ impl App {
         view::set(&mut settings.memory_allowed, edit.memory_allowed);
         view::set(&mut settings.protect_snapshots, edit.protect_snapshots);
         view::set(&mut settings.snapshot_limit, edit.snapshot_limit.map(view::to_limit));
+        view::set(&mut settings.pause_bound, edit.pause_bound_ms.map(view::to_limit));
         let says = edit.snapshots_allowed.is_some()
             || edit.memory_allowed.is_some()
             || edit.protect_snapshots.is_some()
-            || edit.snapshot_limit.is_some();
+            || edit.snapshot_limit.is_some()
+            || edit.pause_bound_ms.is_some();
         if says {
             caller.may_ever(Action::SetVm)?;
             changes.push(Change::VmSettings(settings));
@@ -391,6 +403,7 @@ fn new_vm(
         operation: None,
         reclaim: None,
         created_at: ground.now(),
+        findings: BTreeSet::new(),
     }
 }
 

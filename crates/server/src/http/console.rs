@@ -1,9 +1,9 @@
 //! `/v1/vms/{vm}/console`
 
-use super::extract::{By, Reply, bytes};
+use super::extract::{By, Path, Reply, bytes};
 use crate::app::App;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};

@@ -1,11 +1,11 @@
 //! `/v1/vms/{vm}/disks`
 
-use super::extract::{Body, By, Params, Reply};
+use super::extract::{Body, By, Params, Path, Reply};
 use super::openapi::DoneOrPlanned;
 use super::vm::{Acting, Removing, wait};
 use crate::app::App;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tintype_wire::rest::{Disk, EditDisk, List, NewDisk, Operation, Problem};

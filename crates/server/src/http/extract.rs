@@ -71,6 +71,20 @@ pub(super) async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result
     })
 }
 
+/// The texts in an address that are no words of ours. What is no text names nothing.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = No;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, No> {
+        let texts = axum::extract::Path::from_request_parts(parts, state).await;
+        texts.map(|axum::extract::Path(texts)| Self(texts)).map_err(|rejection| {
+            No::from(Refusal::new(Code::UnknownAddress).detail(rejection.body_text()))
+        })
+    }
+}
+
 /// A query, all of whose parameters are known.
 pub(super) struct Params<T>(pub(super) T);
 

@@ -1,13 +1,18 @@
 //! `/v1/hosts`, `/v1/hypervisors`, `/v1/pools`, `/health`
 
-use super::extract::{Body, By, Reply};
+use super::extract::{Body, By, Params, Path, Reply};
 use crate::app::App;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use serde::Deserialize;
 use std::sync::Arc;
 use tintype_model::Refusal;
 use tintype_model::refusal::Code;
-use tintype_wire::rest::{EditHost, EditHypervisor, Health, Host, Hypervisor, List, Pool, Problem};
+use tintype_wire::rest::{
+    Adopted, EditHost, EditHypervisor, EditPool, Health, Host, HostCheck, Hypervisor, List, Pool,
+    Problem, Repaired,
+};
+use utoipa::IntoParams;
 
 /// Lists hosts.
 #[utoipa::path(get, path = "/v1/hosts", tag = "hosts",
@@ -43,6 +48,55 @@ pub(super) async fn edit(
     Body(edit): Body<EditHost>,
 ) -> Reply<Json<Host>> {
     Ok(Json(app.edit_host(&caller, &text, &edit).await?))
+}
+
+/// What may be looked at before it is done.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Trying {
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Compares what a host has with what is recorded, now.
+#[utoipa::path(post, path = "/v1/hosts/{id}/check", tag = "hosts",
+    params(("id" = String, Path, description = "Name or id")),
+    responses((status = 200, body = HostCheck), (status = "default", body = Problem)))]
+pub(super) async fn check(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(text): Path<String>,
+) -> Reply<Json<HostCheck>> {
+    Ok(Json(app.check_host(&caller, &text).await?))
+}
+
+/// Repairs what is not as it was recorded, as far as that can be decided here; nothing is deleted.
+#[utoipa::path(post, path = "/v1/hosts/{id}/repair", tag = "hosts",
+    params(("id" = String, Path, description = "Name or id"), Trying),
+    responses((status = 200, body = List<Repaired>), (status = "default", body = Problem)))]
+pub(super) async fn repair(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(text): Path<String>,
+    Params(trying): Params<Trying>,
+) -> Reply<Json<List<Repaired>>> {
+    Ok(Json(app.repair_host(&caller, &text, trying.dry_run).await?))
+}
+
+/// Takes up virtual machines that a host has and the database does not know, or knows as they were
+/// before, by the manifests beside their layers.
+#[utoipa::path(post, path = "/v1/hosts/{id}/adopt", tag = "hosts",
+    params(("id" = String, Path, description = "Name or id"), Trying),
+    responses((status = 200, body = List<Adopted>), (status = "default", body = Problem)))]
+pub(super) async fn adopt(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(text): Path<String>,
+    Params(trying): Params<Trying>,
+) -> Reply<Json<List<Adopted>>> {
+    Ok(Json(app.adopt(&caller, &text, trying.dry_run).await?))
 }
 
 /// Lists the kinds of hypervisors.
@@ -90,6 +144,19 @@ pub(super) async fn pool(
         return Ok(Json(pool));
     }
     Err(Refusal::new(Code::UnknownPool).detail(text).into())
+}
+
+/// Sets when it is told how full a pool is.
+#[utoipa::path(patch, path = "/v1/pools/{id}", tag = "pools", request_body = EditPool,
+    params(("id" = String, Path, description = "Name or id")),
+    responses((status = 200, body = Pool), (status = "default", body = Problem)))]
+pub(super) async fn edit_pool(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(text): Path<String>,
+    Body(edit): Body<EditPool>,
+) -> Reply<Json<Pool>> {
+    Ok(Json(app.edit_pool(&caller, &text, &edit).await?))
 }
 
 /// Tells whether the server is well; no token is needed.

@@ -50,6 +50,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, By(caller): By) -> Reply<R
     let pool = app.show_pool(&caller).await?;
     gauge!("tintype_pool_free_bytes", "pool" => pool.name.clone()).set(pool.free_bytes as f64);
     gauge!("tintype_pool_total_bytes", "pool" => pool.name.clone()).set(pool.total_bytes as f64);
+    gauge!("tintype_pool_growth_bytes", "pool" => pool.name.clone()).set(pool.growth_bytes as f64);
     gauge!("tintype_pool_reclaiming", "pool" => pool.name).set(pool.reclaiming as f64);
     let text = recorder().map(PrometheusHandle::render).unwrap_or_default();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())

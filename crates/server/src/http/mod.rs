@@ -2,6 +2,7 @@
 
 mod account;
 mod console;
+mod database;
 mod disk;
 mod domain;
 mod event;
@@ -101,10 +102,14 @@ fn hosts() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/hosts", get(host::list))
         .route("/v1/hosts/{id}", get(host::show).patch(host::edit))
+        .route("/v1/hosts/{id}/check", post(host::check))
+        .route("/v1/hosts/{id}/repair", post(host::repair))
+        .route("/v1/hosts/{id}/adopt", post(host::adopt))
         .route("/v1/hypervisors", get(host::hypervisors))
         .route("/v1/hypervisors/{kind}", patch(host::edit_hypervisor))
         .route("/v1/pools", get(host::pools))
-        .route("/v1/pools/{id}", get(host::pool))
+        .route("/v1/pools/{id}", get(host::pool).patch(host::edit_pool))
+        .route("/v1/database", get(database::save))
         .route("/metrics", get(metrics::show))
         .route(gate::HEALTH, get(host::health))
 }

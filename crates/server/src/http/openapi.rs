@@ -2,8 +2,8 @@
 
 use super::extract::PROBLEM;
 use super::{
-    account, console, disk, domain, event, host, metrics, operation, profile, snapshot, token,
-    user, vm,
+    account, console, database, disk, domain, event, host, metrics, operation, profile, snapshot,
+    token, user, vm,
 };
 use axum::Json;
 use tintype_wire::rest::{Operation, Plan, Problem, Vm};
@@ -31,7 +31,9 @@ use utoipa::{Modify, OpenApi, ToSchema};
         token::list, token::create, token::delete, token::sign_in,
         profile::list, profile::create, profile::show, profile::edit, profile::delete,
         host::list, host::show, host::edit, host::hypervisors, host::edit_hypervisor,
-        host::pools, host::pool, host::health, metrics::show,
+        host::check, host::repair, host::adopt, host::pools, host::pool, host::edit_pool,
+        host::health,
+        database::save, metrics::show,
         document,
     )
 )]

@@ -1,9 +1,9 @@
 //! `/v1/operations`
 
-use super::extract::{By, Params, Reply, duration, id, order, page};
+use super::extract::{By, Params, Path, Reply, duration, id, order, page};
 use crate::app::App;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Deserialize;
 use std::sync::Arc;
 use tintype_model::refusal::Code;

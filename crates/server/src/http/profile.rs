@@ -1,9 +1,9 @@
 //! `/v1/profiles`
 
-use super::extract::{Body, By, Paging, Params, Reply, created, gone};
+use super::extract::{Body, By, Paging, Params, Path, Reply, created, gone};
 use crate::app::App;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use std::sync::Arc;
 use tintype_wire::rest::{EditProfile, List, NewProfile, Problem, Profile};

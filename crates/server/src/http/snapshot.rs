@@ -1,11 +1,11 @@
 //! `/v1/snapshots` and what hangs under a virtual machine.
 
-use super::extract::{Body, By, Params, Reply, id, order, page, word};
+use super::extract::{Body, By, Params, Path, Reply, id, order, page, word};
 use super::openapi::DoneOrPlanned;
 use super::vm::{Acting, wait};
 use crate::app::{App, DeleteTarget, SnapshotQuery};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;

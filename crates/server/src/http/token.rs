@@ -1,8 +1,8 @@
 //! `/v1/tokens` and `/v1/sign-in`
 
-use super::extract::{Body, By, Paging, Params, Reply, created, gone, id};
+use super::extract::{Body, By, Paging, Params, Path, Reply, created, gone, id};
 use crate::app::App;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use axum::{Extension, Json};
 use std::net::SocketAddr;

@@ -1,10 +1,10 @@
 //! `/v1/vms`
 
-use super::extract::{Body, By, Params, Reply, duration, operation, order, page, word};
+use super::extract::{Body, By, Params, Path, Reply, duration, operation, order, page, word};
 use super::openapi::{DoneOrPlanned, EditedOrPlanned};
 use crate::app::{App, Edited, How, VmQuery};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -87,6 +87,9 @@ pub(super) async fn wait(
     accepted: Operation,
     patience: Duration,
 ) -> Reply<Response> {
+    if patience.is_zero() {
+        return Ok(operation(accepted));
+    }
     let seen = app.operation(caller, OperationId(accepted.id), patience).await;
     // An operation that has removed its machine is shown as it was accepted last.
     Ok(operation(seen.unwrap_or(accepted)))

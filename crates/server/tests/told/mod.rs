@@ -13,12 +13,14 @@ use tintype_model::access::Caller;
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::config::{Accel, Platform};
 use tintype_model::effect::{Effect, Facts, Outcome};
+use tintype_model::finding::{Repair, Sighting};
 use tintype_model::layer::Format;
+use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::refusal::Code;
 use tintype_model::settings::Limit;
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, OperationId, Refusal, VmId};
-use tintype_server::app::{App, How, Machine};
+use tintype_server::app::{App, How, Machine, Options};
 use tintype_store::Store;
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
 use tintype_wire::rest;
@@ -41,6 +43,10 @@ pub struct ToldAgent {
     pub cancelled: Mutex<BTreeSet<EffectId>>,
     pub wake: Notify,
     pub capped: Limit,
+    /// What is seen of machines; of others nothing.
+    pub sightings: Mutex<BTreeMap<VmId, Sighting>>,
+    pub surveys: Mutex<Vec<Survey>>,
+    pub manifests: Mutex<BTreeMap<VmId, Manifest>>,
 }
 
 impl Default for ToldAgent {
@@ -56,6 +62,9 @@ impl Default for ToldAgent {
             cancelled: Mutex::default(),
             wake: Notify::new(),
             capped: Limit::Unlimited,
+            sightings: Mutex::default(),
+            surveys: Mutex::default(),
+            manifests: Mutex::default(),
         }
     }
 }
@@ -92,7 +101,7 @@ impl Agent for ToldAgent {
 
     async fn forget(&self, _id: EffectId) {}
 
-    async fn forget_but(&self, _open: BTreeSet<EffectId>) {}
+    async fn forget_but(&self, _open: BTreeSet<EffectId>, _known: BTreeSet<VmId>) {}
 
     fn progress(&self, _id: EffectId) -> Option<Progress> {
         None
@@ -131,6 +140,26 @@ impl Agent for ToldAgent {
 
     async fn guests(&self) -> BTreeMap<VmId, VmState> {
         self.guests.lock().unwrap().clone()
+    }
+
+    async fn look(&self, vm: VmId, _settle: BTreeSet<String>) -> Option<Sighting> {
+        self.sightings.lock().unwrap().get(&vm).cloned()
+    }
+
+    async fn survey(&self) -> Vec<Survey> {
+        self.surveys.lock().unwrap().clone()
+    }
+
+    async fn repair(&self, _vm: VmId, _repair: Repair) -> Result<String, Refusal> {
+        Ok("done".to_owned())
+    }
+
+    async fn describe(&self, vm: VmId, manifest: Manifest) -> Result<(), Refusal> {
+        // A bench has too many to keep.
+        if !self.hangs {
+            self.manifests.lock().unwrap().insert(vm, manifest);
+        }
+        Ok(())
     }
 
     fn console_address(&self, _vm: VmId) -> String {
@@ -190,7 +219,7 @@ impl Scene {
 
 pub async fn start(data: &TempDir, agent: Arc<ToldAgent>) -> Result<Arc<App>> {
     let store = Store::open(&data.path().join("tintype.db"))?;
-    Ok(App::start(store, agent, Arc::new(Machine), "host").await?)
+    Ok(App::start(store, agent, Arc::new(Machine), Options::on("host")).await?)
 }
 
 pub fn new_vm(name: &str) -> rest::NewVm {

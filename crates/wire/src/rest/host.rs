@@ -82,6 +82,24 @@ pub struct Pool {
     pub total_bytes: u64,
     /// How many virtual machines have space that is being given back.
     pub reclaiming: u64,
+    /// How much of it is used, in percent.
+    pub used_percent: u8,
+    /// What its virtual machines may still come to take if they write to every disk from end to
+    /// end, without anybody's taking a snapshot.
+    pub growth_bytes: u64,
+    /// At which parts in use it is told of, in percent.
+    pub warn_at: Vec<u8>,
+    /// What is to be said of it; null if nothing.
+    pub warning: Option<String>,
+}
+
+/// What to change about a pool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EditPool {
+    /// At which parts in use it is told of, in percent.
+    #[serde(alias = "warn-at")]
+    pub warn_at: Vec<u8>,
 }
 
 /// Whether the server is well.

@@ -2,6 +2,7 @@
 //! are bytes.
 
 mod event;
+mod finding;
 mod host;
 mod operation;
 mod people;
@@ -11,7 +12,8 @@ mod snapshot;
 mod vm;
 
 pub use event::Event;
-pub use host::{EditHost, EditHypervisor, Health, Host, Hypervisor, Pool};
+pub use finding::{Adopted, Finding, HostCheck, Repaired, Stranger};
+pub use host::{EditHost, EditHypervisor, EditPool, Health, Host, Hypervisor, Pool};
 pub use operation::{Fault, Operation};
 pub use people::{
     Account, Domain, EditAccount, EditUser, MadeToken, NewAccount, NewDomain, NewToken, NewUser,

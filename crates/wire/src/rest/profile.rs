@@ -37,6 +37,9 @@ pub struct Profile {
     pub snapshot_limit: Limit,
     /// Whether a virtual machine cannot be deleted while it has snapshots.
     pub protect_snapshots: bool,
+    /// How long a guest may stand still, in milliseconds, so that its memory is of the moment that
+    /// was asked for; beyond that a snapshot is of a later moment, with a shorter pause.
+    pub pause_bound_ms: Limit,
     /// When it was created.
     pub created_at: String,
 }
@@ -59,6 +62,10 @@ pub struct NewProfile {
     /// Whether a virtual machine cannot be deleted while it has snapshots.
     #[serde(default, alias = "protect-snapshots")]
     pub protect_snapshots: Option<bool>,
+    /// How long a guest may stand still, in milliseconds, so that its memory is of the moment that
+    /// was asked for; beyond that a snapshot is of a later moment, with a shorter pause.
+    #[serde(default, alias = "pause-bound-ms")]
+    pub pause_bound_ms: Option<Limit>,
 }
 
 /// What to change about a profile; virtual machines that exist keep what they have.
@@ -80,4 +87,8 @@ pub struct EditProfile {
     /// Whether a virtual machine cannot be deleted while it has snapshots.
     #[serde(default, alias = "protect-snapshots")]
     pub protect_snapshots: Option<bool>,
+    /// How long a guest may stand still, in milliseconds, so that its memory is of the moment that
+    /// was asked for; beyond that a snapshot is of a later moment, with a shorter pause.
+    #[serde(default, alias = "pause-bound-ms")]
+    pub pause_bound_ms: Option<Limit>,
 }

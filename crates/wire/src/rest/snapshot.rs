@@ -35,6 +35,13 @@ pub struct Snapshot {
     pub created_at: String,
     /// When it was on disk, whole.
     pub ready_at: Option<String>,
+    /// How its memory is saved: `background` (what was in memory when it was asked for) or
+    /// `precopy` (of a later moment, with a shorter pause); null without memory.
+    #[serde(default)]
+    pub road: Option<String>,
+    /// How long the guest was expected to stand still for it on that road.
+    #[serde(default)]
+    pub predicted_pause_ms: Option<u64>,
     /// How long the guest stood still for it, measured.
     pub pause_ms: Option<u64>,
     /// What deleting it would free.
@@ -86,6 +93,11 @@ pub struct NewSnapshot {
     /// With memory nothing is frozen, for memory holds what is not written.
     #[serde(default)]
     pub quiesce: Option<String>,
+    /// How memory is saved: `background`, which holds what is in memory now, or `precopy`, which
+    /// has a shorter pause at a later moment. If not given: `background`, unless the guest would
+    /// stand still for longer than the virtual machine's `pause_bound_ms`.
+    #[serde(default)]
+    pub road: Option<String>,
     /// When it shall go by itself (RFC 3339); never if not given.
     #[serde(default)]
     pub expires_at: Option<String>,

@@ -45,10 +45,16 @@ pub struct Vm {
     pub memory_allowed: bool,
     /// Whether it cannot be deleted while it has snapshots.
     pub protect_snapshots: bool,
+    /// How long a guest may stand still, in milliseconds, so that its memory is of the moment that
+    /// was asked for; beyond that a snapshot is of a later moment, with a shorter pause.
+    pub pause_bound_ms: super::Limit,
     /// `unix:` and the path of the hypervisor's own console socket, for one local client.
     pub console: String,
     /// When it was created.
     pub created_at: String,
+    /// What of it is not as it was recorded on its host.
+    #[serde(default)]
+    pub findings: Vec<super::Finding>,
 }
 
 /// The operation that holds a virtual machine.
@@ -162,6 +168,10 @@ pub struct EditVm {
     /// Whether it cannot be deleted while it has snapshots.
     #[serde(default, alias = "protect-snapshots")]
     pub protect_snapshots: Option<bool>,
+    /// How long a guest may stand still, in milliseconds, so that its memory is of the moment that
+    /// was asked for; beyond that a snapshot is of a later moment, with a shorter pause.
+    #[serde(default, alias = "pause-bound-ms")]
+    pub pause_bound_ms: Option<super::Limit>,
 }
 
 /// How to clone a virtual machine.

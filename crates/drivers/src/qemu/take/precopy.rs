@@ -1,0 +1,114 @@
+//! The road with the shorter pause: memory is saved while the guest runs, what it writes meanwhile
+//! is saved again, and it stands still only for what is left in the end.
+//!
+//! ```text
+//!  save      all memory, then what was written meanwhile, again and again     guest runs
+//!  hold      QEMU stops the guest by itself before the last of it; switch     guest stands still
+//!            all disks in one transaction, save the rest and the devices, cont
+//! ```
+//! What is saved is memory of the instant of the switch, because nothing runs in between.
+
+use super::{FDSET, POLL, Shot, TakeError, check_save, elapsed_ms};
+use crate::diary::{Diary, Note, now_ms};
+use crate::qemu::Qemu;
+use crate::qemu::commands::{
+    Migrate, MigrateContinue, MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate,
+};
+use crate::qemu::watchdog::{Armed, Heal};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the watchdog is told that all is well while memory is saved.
+const RENEWED: Duration = Duration::from_millis(500);
+/// How long saving the last of it may take, in milliseconds, so that it is begun.
+const REST_MS: u64 = 20;
+/// After so many rounds through memory more is allowed for the last of it, twice as much each time.
+const ROUNDS: u64 = 4;
+/// What is allowed at most; a guest that writes faster than that is not saved on this road.
+const REST_MOST_MS: u64 = 640;
+
+impl Shot<'_> {
+    /// Saves memory and switches the disks at the end of it.
+    pub(super) fn save_then_hold(
+        &mut self,
+        qemu: &Qemu,
+        diary: &mut dyn Diary,
+    ) -> Result<(), TakeError> {
+        let armed = qemu.watch.arm(Heal::EndSave { socket: self.instance.watch_socket() })?;
+        let waited = self.wait_until_held(&armed, diary);
+        let held = waited.and_then(|()| self.switch_and_finish(diary));
+        let completed = Instant::now();
+        let pause = || held.as_ref().ok().map(|ms| ms + elapsed_ms(completed.elapsed()));
+        let gone_on = self.let_go(armed, pause, diary);
+        held.and(gone_on)
+    }
+
+    /// Saves until QEMU holds the guest for what is left.
+    fn wait_until_held(&self, armed: &Armed<'_>, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        let qmp = self.instance.qmp();
+        qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
+        let mut renewed = Instant::now();
+        let mut rest_ms = REST_MS;
+        loop {
+            let info = qmp.run(&QueryMigrate {})?;
+            check_save(&info)?;
+            if info.status == Some(MigrationStatus::PreSwitchover) {
+                return Ok(());
+            }
+            if diary.is_cancelled() {
+                return Err(TakeError::Cancelled);
+            }
+            tell(&info, diary);
+            let allowed = allowed_ms(&info)?;
+            if allowed > rest_ms {
+                rest_ms = allowed;
+                qmp.run(&MigrateSetParameters::rest_within(rest_ms))?;
+            }
+            if renewed.elapsed() > RENEWED {
+                armed.renew()?;
+                renewed = Instant::now();
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Answers how long QEMU held the guest until all was saved, in milliseconds.
+    fn switch_and_finish(&mut self, diary: &mut dyn Diary) -> Result<u64, TakeError> {
+        diary.note(Note::Stopping { at_ms: now_ms() })?;
+        self.switch_disks(diary)?;
+        let qmp = self.instance.qmp();
+        qmp.run(&MigrateContinue { state: "pre-switchover" })?;
+        loop {
+            let info = qmp.run(&QueryMigrate {})?;
+            check_save(&info)?;
+            if info.status == Some(MigrationStatus::Completed) {
+                return Ok(info.downtime.unwrap_or(0));
+            }
+            thread::sleep(Duration::from_micros(300));
+        }
+    }
+
+    /// After a crash: memory is whole if QEMU had come to its end, and else is given up, by the
+    /// watchdog or here.
+    pub(super) fn was_finished(&self) -> Result<bool, TakeError> {
+        let info = self.instance.qmp().run(&QueryMigrate {})?;
+        Ok(info.status == Some(MigrationStatus::Completed))
+    }
+}
+
+fn tell(info: &MigrationInfo, diary: &mut dyn Diary) {
+    if let Some(ram) = info.ram.as_ref().filter(|ram| ram.total > 0) {
+        diary.tell("saving memory", 1.0 - ram.remaining as f64 / ram.total as f64);
+    }
+}
+
+/// How long saving the last of it may take after so many rounds.
+fn allowed_ms(info: &MigrationInfo) -> Result<u64, TakeError> {
+    let rounds = info.ram.as_ref().map_or(0, |ram| ram.dirty_sync_count);
+    let allowed = REST_MS << rounds.saturating_sub(ROUNDS).min(16);
+    if allowed > REST_MOST_MS {
+        let why = "the guest writes to memory faster than it is saved".to_owned();
+        return Err(TakeError::Save(why));
+    }
+    Ok(allowed)
+}

@@ -1,0 +1,4 @@
+//! Feeds `tintype_fuzz::qmp`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tintype_fuzz::qmp(bytes));
