@@ -12,7 +12,7 @@ use std::time::Duration;
 use tintype_drivers::Host;
 use tintype_model::effect::{Effect, Facts, Outcome};
 use tintype_model::refusal::Code;
-use tintype_model::{EffectId, Refusal, VmId};
+use tintype_model::{EffectId, LayerId, Refusal, VmId};
 use tintype_wire::agent::Progress;
 
 /// How long to wait before a journal that cannot be read is tried again.
@@ -120,14 +120,34 @@ impl<H: Host> Hand<H> {
 
     /// Forgets every effect but those that are still open elsewhere, and those on machines that are
     /// not `known` there and may be taken up by their manifests: how they ended is needed then.
-    pub fn forget_but(&self, open: &BTreeSet<EffectId>, known: &BTreeSet<VmId>) {
+    /// Answers those of which it is not known how they ended: what they left is for
+    /// [`Hand::settle`].
+    pub fn forget_but(
+        &self,
+        open: &BTreeSet<EffectId>,
+        known: &BTreeSet<VmId>,
+    ) -> BTreeMap<EffectId, VmId> {
+        let mut unsettled = BTreeMap::new();
         for id in self.journals.all() {
-            let vm = self.journals.vm(id).filter(|vm| !known.contains(vm));
-            let lost = vm.is_some_and(|vm| self.host.premises().manifest(vm).is_some());
-            if !open.contains(&id) && !lost {
-                self.forget(id);
+            let vm = self.journals.vm(id);
+            let unknown = vm.filter(|vm| !known.contains(vm));
+            let lost = unknown.is_some_and(|vm| self.host.premises().manifest(vm).is_some());
+            if open.contains(&id) || lost {
+                continue;
+            }
+            match (vm, self.journals.ended(id)) {
+                (Some(vm), Ok(None)) => drop(unsettled.insert(id, vm)),
+                _ => self.forget(id),
             }
         }
+        unsettled
+    }
+
+    /// Throws away the journal of an effect whose end could not be noted, and what it made, except
+    /// layers that are recorded of its machine.
+    pub fn settle(&self, id: EffectId, recorded: Option<&BTreeSet<LayerId>>) {
+        let made = self.journals.begun(id).ok().flatten().and_then(|effect| Litter::made(&effect));
+        self.throw_away(id, made.and_then(|made| made.unless_in(recorded)));
     }
 
     /// Tries again to remove what could not be removed.

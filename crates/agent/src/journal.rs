@@ -105,12 +105,17 @@ impl Journals {
         Ok(begun.zip(ended))
     }
 
+    /// An effect that was begun.
+    pub(crate) fn begun(&self, id: EffectId) -> io::Result<Option<Effect>> {
+        Ok(self.lines(id)?.into_iter().find_map(|line| match line {
+            Line::Begun(effect) => Some(*effect),
+            Line::Noted(_) | Line::Ended(_) => None,
+        }))
+    }
+
     /// The machine that an effect is about, if that can be read.
     pub(crate) fn vm(&self, id: EffectId) -> Option<VmId> {
-        self.lines(id).ok()?.into_iter().find_map(|line| match line {
-            Line::Begun(effect) => Some(effect.vm()),
-            Line::Noted(_) | Line::Ended(_) => None,
-        })
+        self.begun(id).ok()?.map(|effect| effect.vm())
     }
 
     /// What is written of an effect. A line that was not written whole is as if not written.

@@ -24,7 +24,7 @@ use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, Refusal, VmId};
+use tintype_model::{EffectId, LayerId, Refusal, VmId};
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
@@ -226,8 +226,16 @@ impl Agent for LocalAgent {
         self.shared.hand.forget(id);
     }
 
-    async fn forget_but(&self, open: BTreeSet<EffectId>, known: BTreeSet<VmId>) {
-        self.shared.hand.forget_but(&open, &known);
+    async fn forget_but(
+        &self,
+        open: BTreeSet<EffectId>,
+        known: BTreeSet<VmId>,
+    ) -> BTreeMap<EffectId, VmId> {
+        self.shared.hand.forget_but(&open, &known)
+    }
+
+    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>) {
+        self.shared.hand.settle(id, recorded.as_ref());
     }
 
     fn progress(&self, id: EffectId) -> Option<Progress> {

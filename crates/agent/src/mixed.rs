@@ -10,7 +10,7 @@ use tintype_model::effect::{Effect, Outcome};
 use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, Refusal, VmId};
+use tintype_model::{EffectId, LayerId, Refusal, VmId};
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
 use tokio::sync::mpsc;
 
@@ -58,9 +58,19 @@ impl Agent for MixedAgent {
         self.real.forget(id).await;
     }
 
-    async fn forget_but(&self, open: BTreeSet<EffectId>, known: BTreeSet<VmId>) {
-        self.fake.forget_but(open.clone(), known.clone()).await;
-        self.real.forget_but(open, known).await;
+    async fn forget_but(
+        &self,
+        open: BTreeSet<EffectId>,
+        known: BTreeSet<VmId>,
+    ) -> BTreeMap<EffectId, VmId> {
+        let mut unsettled = self.fake.forget_but(open.clone(), known.clone()).await;
+        unsettled.extend(self.real.forget_but(open, known).await);
+        unsettled
+    }
+
+    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>) {
+        self.fake.settle(id, recorded.clone()).await;
+        self.real.settle(id, recorded).await;
     }
 
     fn progress(&self, id: EffectId) -> Option<Progress> {

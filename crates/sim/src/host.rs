@@ -17,7 +17,7 @@ use tintype_model::effect::{After, Effect, Outcome};
 use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, Refusal, VmId};
+use tintype_model::{EffectId, LayerId, Refusal, VmId};
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -131,8 +131,16 @@ impl Agent for SimAgent {
         self.lives(self.agent.forget(id)).await;
     }
 
-    async fn forget_but(&self, open: BTreeSet<EffectId>, known: BTreeSet<VmId>) {
-        self.lives(self.agent.forget_but(open, known)).await;
+    async fn forget_but(
+        &self,
+        open: BTreeSet<EffectId>,
+        known: BTreeSet<VmId>,
+    ) -> BTreeMap<EffectId, VmId> {
+        self.lives(self.agent.forget_but(open, known)).await
+    }
+
+    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>) {
+        self.lives(self.agent.settle(id, recorded)).await;
     }
 
     fn progress(&self, id: EffectId) -> Option<Progress> {

@@ -38,7 +38,8 @@ impl Contents {
         let on = fake.written_to(take.vm);
         let switched =
             on.is_none_or(|on| take.disks.iter().any(|disk| on[&disk.disk] != disk.active.id));
-        if switched && self.expected.contains_key(&take.snapshot) {
+        let saved = fake.saved_ram(take.vm, take.snapshot).is_some();
+        if (switched || saved) && self.expected.contains_key(&take.snapshot) {
             return;
         }
         let seen = |id| fake.seen_through(take.vm, id);

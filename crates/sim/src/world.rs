@@ -95,6 +95,8 @@ struct World {
 #[derive(Debug)]
 enum End {
     Killed,
+    /// It could not start, for this reason.
+    Unstarted(String),
     /// All was quiet, and it is started anew.
     Stopped,
     Quiet,
@@ -148,6 +150,8 @@ impl World {
                     }
                     self.tell(|| "everything is killed, and started again".to_owned());
                 }
+                // Who looks after processes starts it again.
+                End::Unstarted(why) => self.tell(|| format!("it does not start: {why}")),
                 End::Stopped => self.tell(|| "everything is stopped, and started again".to_owned()),
                 End::Quiet => return Ok(()),
             }
@@ -163,7 +167,13 @@ impl World {
     }
 
     async fn life(&mut self) -> Result<End, String> {
-        let process = self.start().await;
+        let process = match self.start().await {
+            Ok(process) => process,
+            Err(error) => {
+                sleep(Duration::from_secs(1)).await;
+                return Ok(End::Unstarted(format!("{error:#}")));
+            }
+        };
         self.adopt(&process).await?;
         while self.left > 0 {
             self.left -= 1;
@@ -232,24 +242,14 @@ impl World {
         Ok(())
     }
 
-    /// Starts a process. When it cannot start, whoever looks after processes starts it again.
-    async fn start(&mut self) -> Process {
-        loop {
-            let agent = Arc::new(SimAgent::new(Arc::clone(&self.fate), self.ground.clone()));
-            let started = async {
-                let ground = Arc::clone(&self.fate);
-                let app =
-                    App::start(self.store.clone(), agent, ground, Options::on("host")).await?;
-                let token = app.local_token(None).await?;
-                let who = app.authenticate(&token).await?;
-                Ok::<_, anyhow::Error>(Process { app, who })
-            };
-            match started.await {
-                Ok(process) => return process,
-                Err(error) => self.tell(|| format!("it does not start: {error:#}")),
-            }
-            sleep(Duration::from_secs(1)).await;
-        }
+    /// Starts a process.
+    async fn start(&mut self) -> anyhow::Result<Process> {
+        let agent = Arc::new(SimAgent::new(Arc::clone(&self.fate), self.ground.clone()));
+        let ground = Arc::clone(&self.fate);
+        let app = App::start(self.store.clone(), agent, ground, Options::on("host")).await?;
+        let token = app.local_token(None).await?;
+        let who = app.authenticate(&token).await?;
+        Ok(Process { app, who })
     }
 
     /// Lets something happen.

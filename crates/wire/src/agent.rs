@@ -9,7 +9,7 @@ use tintype_model::finding::{Repair, Sighting};
 use tintype_model::layer::Format;
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, Moment, Refusal, VmId};
+use tintype_model::{EffectId, LayerId, Moment, Refusal, VmId};
 use tokio::sync::mpsc;
 
 /// The hand on a host.
@@ -23,8 +23,16 @@ pub trait Agent: Send + Sync {
     async fn forget(&self, id: EffectId);
 
     /// Of all effects on machines that are `known` only these are still to be recorded; the agent
-    /// may forget the others.
-    async fn forget_but(&self, open: BTreeSet<EffectId>, known: BTreeSet<VmId>);
+    /// may forget the others. Answers those whose end could not be noted, to be settled.
+    async fn forget_but(
+        &self,
+        open: BTreeSet<EffectId>,
+        known: BTreeSet<VmId>,
+    ) -> BTreeMap<EffectId, VmId>;
+
+    /// Throws away what an effect has made whose end could not be noted, except layers that are
+    /// `recorded` of its machine; nothing is if there is no such machine.
+    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>);
 
     /// How far an effect is.
     fn progress(&self, id: EffectId) -> Option<Progress>;

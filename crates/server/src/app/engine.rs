@@ -375,7 +375,11 @@ impl App {
         }
         let known = unit.vm_states()?.into_iter().map(|(vm, ..)| vm).collect();
         drop(unit);
-        self.agent.forget_but(effects, known).await;
+        for (effect, vm) in self.agent.forget_but(effects, known).await {
+            let timeline = self.store.read().await?.timeline(vm)?;
+            let recorded = timeline.map(|timeline| timeline.layers.into_keys().collect());
+            self.agent.settle(effect, recorded).await;
+        }
         for operation in open {
             self.take_up(operation).await?;
         }

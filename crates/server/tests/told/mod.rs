@@ -19,7 +19,7 @@ use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::refusal::Code;
 use tintype_model::settings::Limit;
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, OperationId, Refusal, VmId};
+use tintype_model::{EffectId, LayerId, OperationId, Refusal, VmId};
 use tintype_server::app::{App, How, Machine, Options};
 use tintype_store::Store;
 use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
@@ -101,7 +101,15 @@ impl Agent for ToldAgent {
 
     async fn forget(&self, _id: EffectId) {}
 
-    async fn forget_but(&self, _open: BTreeSet<EffectId>, _known: BTreeSet<VmId>) {}
+    async fn forget_but(
+        &self,
+        _open: BTreeSet<EffectId>,
+        _known: BTreeSet<VmId>,
+    ) -> BTreeMap<EffectId, VmId> {
+        BTreeMap::new()
+    }
+
+    async fn settle(&self, _id: EffectId, _recorded: Option<BTreeSet<LayerId>>) {}
 
     fn progress(&self, _id: EffectId) -> Option<Progress> {
         None
