@@ -56,10 +56,20 @@ impl Drop for Guard {
 
 /// Passes a step before and after `act`. Steps that repeat (polling) count once.
 pub fn around<T>(label: &str, act: impl FnOnce() -> T) -> T {
-    point(label, "before");
+    before(label);
     let result = act();
-    point(label, "after");
+    after(label);
     result
+}
+
+/// Passes the step before an act that ends elsewhere.
+pub(crate) fn before(label: &str) {
+    point(label, "before");
+}
+
+/// Passes the step after an act.
+pub(crate) fn after(label: &str) {
+    point(label, "after");
 }
 
 fn point(label: &str, side: &str) {

@@ -91,12 +91,21 @@ impl Page {
 
     /// Adds the order and the length.
     pub(crate) fn push_order(&self, query: &mut Query, table: &str) {
+        self.push_order_of(query, &format!("{table}."));
+    }
+
+    /// Adds the order and the length to what several tables were put together to.
+    pub(crate) fn push_bare_order(&self, query: &mut Query) {
+        self.push_order_of(query, "");
+    }
+
+    fn push_order_of(&self, query: &mut Query, of: &str) {
         let column = self.column();
         let direction = match self.order {
             Order::Oldest | Order::Name => "",
             Order::Newest | Order::NameBackwards => " DESC",
         };
-        query.push(format!(" ORDER BY {table}.{column}{direction}, {table}.id{direction} LIMIT "));
+        query.push(format!(" ORDER BY {of}{column}{direction}, {of}id{direction} LIMIT "));
         query.push_bind(number(u64::from(self.limit)));
     }
 }

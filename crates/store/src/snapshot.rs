@@ -2,9 +2,9 @@
 
 use crate::codec::{Same, count, from_word, id, json, maybe_id, maybe_json, number, word};
 use crate::sql::{Query, Row, sql};
-use crate::words::{Keyword, Worded};
+use crate::words::{Keyword, Worded, push_rows};
 use crate::{Page, StoreError, Unit, reach};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tintype_model::access::Reach;
 use tintype_model::change::SnapshotChange;
 use tintype_model::config::Config;
@@ -56,6 +56,9 @@ const LISTED: &str = "SELECT snapshot.*,
 /// a page is soon found by looking at one snapshot after the other.
 const ACCOUNTS_FEW: usize = 64;
 
+/// So many rows are read at once at least.
+const CHUNK_LEAST: usize = 100;
+
 /// Whose snapshots a list is about.
 enum Scope {
     All,
@@ -71,7 +74,16 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
+    /// What rows are to be, and where they may be found.
     fn push(&self, query: &mut Query) {
+        for rows in self.keywords.iter().filter_map(Keyword::rows) {
+            push_rows(query, Worded::Snapshot, rows);
+        }
+        self.push_on_row(query);
+    }
+
+    /// What a row is to be.
+    fn push_on_row(&self, query: &mut Query) {
         let filter = self.filter;
         if let Some(vm) = filter.vm {
             query.push(" AND snapshot.vm = ").push_bind(vm.to_string());
@@ -89,9 +101,19 @@ impl Conditions<'_> {
             query.push(" AND snapshot.created_at < ").push_bind(before.0);
         }
         for keyword in self.keywords {
-            keyword.push(query);
+            keyword.push_text(query);
         }
         self.page.push_start(query, "snapshot");
+    }
+
+    /// The rows that alone may be listed, where these are few.
+    fn rows(&self) -> Option<Vec<i64>> {
+        let mut few = self.keywords.iter().filter_map(Keyword::rows);
+        let first = few.next()?.to_vec();
+        Some(few.fold(first, |rows, others| {
+            let others: BTreeSet<_> = others.iter().collect();
+            rows.into_iter().filter(|row| others.contains(row)).collect()
+        }))
     }
 }
 
@@ -140,14 +162,10 @@ impl Unit {
         let conditions = Conditions { filter, page, keywords: &keywords };
         let mut query = sql(LISTED);
         match &scope {
-            // What is told of a row is looked up for those of the page only.
-            Scope::All if keywords.iter().any(Keyword::is_rare) => {
-                query.push(" AND snapshot.seq IN (SELECT seq FROM snapshot WHERE TRUE");
-                conditions.push(&mut query);
-                page.push_order(&mut query, "snapshot");
-                query.push(")");
-            }
-            Scope::All => conditions.push(&mut query),
+            Scope::All => match conditions.rows() {
+                Some(rows) => return self.snapshots_among(&rows, &conditions),
+                None => conditions.push(&mut query),
+            },
             Scope::Accounts(accounts) if accounts.len() > ACCOUNTS_FEW => {
                 // The plus keeps the order of the page; otherwise all would be gathered and sorted.
                 query.push(" AND +snapshot.account IN (");
@@ -156,26 +174,53 @@ impl Unit {
                 conditions.push(&mut query);
             }
             Scope::Accounts(accounts) => {
-                // A page of each, of which the page is; by the index alone, for the rows are wide.
+                // Those of each account come in the order of the page, and are put together as long
+                // as the page is; by the index alone, for the rows are wide.
                 let column = page.column();
                 query.push(" AND snapshot.seq IN (SELECT seq FROM (");
                 query.push(format!("SELECT seq, {column}, id FROM snapshot WHERE FALSE"));
                 for account in accounts {
-                    query.push(" UNION ALL SELECT * FROM (");
+                    query.push(" UNION ALL ");
                     query.push(format!("SELECT seq, {column}, id FROM snapshot WHERE account = "));
                     query.push_bind(account.clone());
                     conditions.push(&mut query);
-                    page.push_order(&mut query, "snapshot");
-                    query.push(")");
                 }
-                query.push(") AS snapshot");
-                page.push_order(&mut query, "snapshot");
-                query.push(")");
+                page.push_bare_order(&mut query);
+                query.push("))");
             }
         }
         page.push_order(&mut query, "snapshot");
         let mut configs = Same::none();
         self.all(&query, |row| listed(row, &mut configs))
+    }
+
+    /// A page of snapshots of which few may be listed. What is in a row is read only until the page
+    /// is full, for rows are wide.
+    fn snapshots_among(
+        &mut self,
+        rows: &[i64],
+        conditions: &Conditions<'_>,
+    ) -> Result<Vec<ListedSnapshot>, StoreError> {
+        let page = conditions.page;
+        let mut places = sql("SELECT seq FROM snapshot WHERE TRUE");
+        push_rows(&mut places, Worded::Snapshot, rows);
+        page.push_start(&mut places, "snapshot");
+        Page { limit: u32::MAX, ..page.clone() }.push_order(&mut places, "snapshot");
+        let places = self.all(places, |row| row.get("seq"))?;
+        let (length, mut found) = (page.limit as usize, Vec::new());
+        for some in places.chunks(length.max(CHUNK_LEAST)) {
+            let mut query = sql(LISTED);
+            push_rows(&mut query, Worded::Snapshot, some);
+            conditions.push_on_row(&mut query);
+            page.push_order(&mut query, "snapshot");
+            let mut configs = Same::none();
+            found.extend(self.all(&query, |row| listed(row, &mut configs))?);
+            if found.len() >= length {
+                break;
+            }
+        }
+        found.truncate(length);
+        Ok(found)
     }
 
     /// The accounts that a list is about, by who asks and what for.

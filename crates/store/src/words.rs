@@ -65,17 +65,21 @@ pub(crate) struct Keyword<'a> {
 }
 
 impl Keyword<'_> {
-    /// Whether few rows have it.
-    pub(crate) fn is_rare(&self) -> bool {
-        self.rows.is_some()
+    /// The rows that may have it, where these are few.
+    pub(crate) fn rows(&self) -> Option<&[i64]> {
+        self.rows.as_deref()
+    }
+
+    /// Goes on with the condition that a row has it, whichever that may be.
+    pub(crate) fn push(&self, query: &mut Query) {
+        if let Some(rows) = &self.rows {
+            push_rows(query, self.table, rows);
+        }
+        self.push_text(query);
     }
 
     /// Goes on with the condition that a row has it.
-    pub(crate) fn push(&self, query: &mut Query) {
-        if let Some(rows) = &self.rows {
-            let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
-            query.push(format!(" AND {} IN ({})", self.table.row(), rows.join(", ")));
-        }
+    pub(crate) fn push_text(&self, query: &mut Query) {
         query.push(" AND (FALSE");
         for column in self.table.columns() {
             query.push(format!(" OR {column} LIKE ")).push_bind(pattern(self.keyword));
@@ -83,6 +87,14 @@ impl Keyword<'_> {
         }
         query.push(")");
     }
+}
+
+/// Goes on with the condition that a row is one of these. They are one value, so that the text is
+/// planned once.
+pub(crate) fn push_rows(query: &mut Query, table: Worded, rows: &[i64]) {
+    let rows = serde_json::to_string(rows).unwrap_or_default();
+    query.push(format!(" AND {} IN (SELECT value FROM json_each(", table.row()));
+    query.push_bind(rows).push("))");
 }
 
 impl Unit {

@@ -94,6 +94,8 @@ commands! {
     MigrateIncoming "migrate-incoming" -> Nothing { uri: String }
     /// Reads guest memory into a file.
     Pmemsave "pmemsave" asks true -> Nothing { val: u64, size: u64, filename: String }
+    /// A command of QEMU's own console, for what QMP has no word for.
+    HumanMonitorCommand "human-monitor-command" asks true -> String { command_line: &'static str }
     /// Hands over a descriptor.
     AddFd "add-fd" -> AddedFd { fdset_id: u32 }
     /// Takes descriptors back.
@@ -150,6 +152,8 @@ pub struct MigrationInfo {
     pub status: Option<MigrationStatus>,
     /// What of RAM was done.
     pub ram: Option<RamInfo>,
+    /// How long it took to be prepared, in milliseconds, once it is.
+    pub setup_time: Option<u64>,
     /// How long the guest was held, in milliseconds, once it has ended.
     pub downtime: Option<u64>,
     /// Why it failed.

@@ -16,6 +16,11 @@ pub struct Folder {
     user: Option<GuestUser>,
 }
 
+/// The mark beside kept memory that pages of it were placed which QEMU does not know of.
+pub(super) fn served_directly(kept: &Path) -> PathBuf {
+    kept.with_extension("direct")
+}
+
 impl Folder {
     /// The folder at `path`, whose files belong to `user`.
     pub fn new(path: PathBuf, user: Option<GuestUser>) -> Self {
@@ -59,6 +64,11 @@ impl Folder {
         self.notes().join(format!("{number}.json"))
     }
 
+    /// The file that says where the memory of an instance begins, in its process.
+    pub fn memory_at(&self, number: u32) -> PathBuf {
+        self.notes().join(format!("{number}.at"))
+    }
+
     /// The file that holds what the process of an instance says.
     pub fn log(&self, number: u32) -> PathBuf {
         self.notes().join(format!("{number}.log"))
@@ -84,7 +94,9 @@ impl Folder {
 
     /// Gives up the memory that was kept for an instance, if it was.
     pub fn let_go_of_memory(&self, instance: u32) {
-        let _ = fs::remove_file(self.kept_memory(instance));
+        let kept = self.kept_memory(instance);
+        let _ = fs::remove_file(served_directly(&kept));
+        let _ = fs::remove_file(kept);
     }
 
     /// Removes a snapshot's memory, which may be gone already.
@@ -138,6 +150,7 @@ impl Folder {
         for number in self.numbers().into_iter().filter(|&number| Some(number) != keep) {
             let _ = fs::remove_dir_all(self.instance(number));
             let _ = fs::remove_file(self.record(number));
+            let _ = fs::remove_file(self.memory_at(number));
             self.let_go_of_memory(number);
             let _ = fs::remove_file(self.log(number));
         }

@@ -1,6 +1,6 @@
 //! One QEMU process of a machine.
 
-use super::commands::{AddFd, QueryBlock, Quit, RemoveFd, SystemPowerdown};
+use super::commands::{AddFd, HumanMonitorCommand, QueryBlock, Quit, RemoveFd, SystemPowerdown};
 use super::folder::Folder;
 use super::launch::{self, Begin};
 use super::process::Process;
@@ -173,6 +173,13 @@ impl Instance {
         if !self.process.wait(Duration::from_secs(5)) {
             self.process.kill();
         }
+    }
+
+    /// Where its guest's memory begins, in the process.
+    pub(super) fn memory_at(&self) -> Result<Option<u64>, QmpError> {
+        let told = self.qmp.run(&HumanMonitorCommand { command_line: "gpa2hva 0" })?;
+        let address = told.trim_end().rsplit_once(" is 0x").map(|(_, address)| address);
+        Ok(address.and_then(|address| u64::from_str_radix(address, 16).ok()))
     }
 
     /// Hands it a descriptor under a number.

@@ -112,10 +112,7 @@ pub(super) fn command(
     args.machine(launch);
     args.add("-smp", config.vcpus.to_string());
     args.add("-m", format!("size={}k", config.memory_bytes / 1024));
-    args.add(
-        "-object",
-        format!("memory-backend-memfd,id=pc.ram,size={},share=on", config.memory_bytes),
-    );
+    args.add("-object", format!("memory-backend-ram,id=pc.ram,size={}", config.memory_bytes));
     args.add("-uuid", launch.vm.to_string());
     args.add("-device", format!("vmgenid,guid={}", launch.generation));
     args.add("-rtc", "base=utc");

@@ -21,6 +21,9 @@ const DEVICES_MOST: u64 = 64 << 20;
 /// More blocks than any machine has.
 const BLOCKS_MOST: usize = 1024;
 
+/// The name of the block that is the guest's RAM.
+pub(super) const MAIN: &str = "pc.ram";
+
 /// What is wrong with a memory file.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
@@ -104,10 +107,15 @@ impl Layout {
         if self.machine != machine && self.machine != short {
             return Err(FormatError::Damaged("it was saved by another type of machine"));
         }
-        match self.blocks.iter().find(|block| block.name == "pc.ram") {
+        match self.main() {
             Some(ram) if ram.length == memory_bytes => Ok(()),
             _ => Err(FormatError::Damaged("its RAM has another size than the machine's")),
         }
+    }
+
+    /// The block that is the guest's RAM.
+    pub(super) fn main(&self) -> Option<&Block> {
+        self.blocks.iter().find(|block| block.name == MAIN)
     }
 
     /// The state of the devices, without the end of the stream and the description that follows it.

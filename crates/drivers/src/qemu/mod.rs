@@ -6,8 +6,10 @@
 //! only, so that it needs no permission on anything above.
 
 pub mod commands;
+mod direct;
 mod folder;
 mod guest_agent;
+mod huge_pages;
 mod instance;
 mod launch;
 pub mod mapped_ram;
@@ -68,6 +70,7 @@ pub struct Qemu {
     volume: Qcow2,
     watch: Arc<Watch>,
     page_servers: PageServers,
+    sweeps: take::Sweeps,
     live: Mutex<BTreeMap<VmId, Arc<Instance>>>,
     /// How machines ended that were not asked to.
     ended: Mutex<BTreeMap<VmId, VmState>>,
@@ -90,6 +93,7 @@ impl Qemu {
             volume,
             watch,
             page_servers,
+            sweeps: take::Sweeps::default(),
             live: Mutex::default(),
             ended: Mutex::default(),
         };

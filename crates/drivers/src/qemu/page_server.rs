@@ -4,12 +4,14 @@
 //! It is a process of its own, so that the machine gets its memory whoever dies. It ends when all
 //! is served, or the machine is gone.
 
-use super::mapped_ram::{FormatError, Layout};
+use super::direct::Direct;
+use super::folder::served_directly;
+use super::huge_pages::{Haste, join};
+use super::mapped_ram::{FormatError, Layout, MAIN};
 use super::postcopy::{
-    BITMAP_END, DROPPED, Part, Said, closing, opening, order_to_resume, order_to_run, question,
-    understand,
+    BITMAP_END, Part, Said, closing, opening, order_to_resume, order_to_run, question, understand,
 };
-use super::process::spawn_apart;
+use super::process::{Process, spawn_apart};
 use super::qmp::connect;
 use super::stream::PAGE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,12 +31,16 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What is sent at once, behind, in pages: a page that is waited for waits for this first.
 const STRIDE: u64 = 16;
+/// The same of what is placed directly, which takes less time.
+const LEAP: u64 = 32;
 /// How many pages follow one that was waited for: what is touched next is near.
 const AHEAD: u64 = 8;
 /// What may be on its way in the socket: a page that is waited for is behind it.
 const ON_THE_WAY: usize = 64 << 10;
 /// For so long after a machine began to run, only what it waits for is sent.
 const QUIET: Duration = Duration::from_millis(300);
+/// The same if pages can be placed directly.
+const BRIEF: Duration = Duration::from_millis(60);
 /// For so long after a machine began to run, it is remembered what it waited for.
 const REMEMBERED: Duration = Duration::from_millis(600);
 /// How many pages are remembered as touched first.
@@ -52,6 +58,24 @@ pub(super) struct Job {
     /// Where it is kept which of it was touched first. None if the machine runs already, and was
     /// served by somebody who died.
     pub touched: Option<PathBuf>,
+    /// Which process the machine is, as it was recorded.
+    pub process: PathBuf,
+    /// Where its memory begins in the process, if that was found out.
+    pub memory_at: PathBuf,
+}
+
+impl Job {
+    /// The way into the machine's memory, if it waits for pages and we may.
+    fn direct(&self) -> Option<Direct> {
+        let (process, at) = self.memory()?;
+        Direct::into(process, at)
+    }
+
+    /// The process that the machine is, and where its memory begins there.
+    fn memory(&self) -> Option<(Process, u64)> {
+        let process = serde_json::from_slice(&fs::read(&self.process).ok()?).ok()?;
+        Some((process, fs::read_to_string(&self.memory_at).ok()?.parse().ok()?))
+    }
 }
 
 /// How page servers are started.
@@ -100,6 +124,9 @@ pub enum ServeError {
     /// The machine went before it had everything.
     #[error("the machine is gone")]
     Gone,
+    /// Pages were placed directly before, and cannot be now.
+    #[error("there is no way into the machine's memory")]
+    NoWay,
     /// It says that it could not take it.
     #[error("the machine did not take its memory: {0}")]
     Refused(u32),
@@ -112,7 +139,7 @@ impl ServeError {
         match self {
             Self::Gone => true,
             Self::Io(error) => matches!(error.kind(), BrokenPipe | ConnectionReset),
-            Self::Job(_) | Self::Format(_) | Self::Refused(_) => false,
+            Self::Job(_) | Self::Format(_) | Self::NoWay | Self::Refused(_) => false,
         }
     }
 }
@@ -134,14 +161,22 @@ fn serve(job: &Job) -> Result<(), ServeError> {
     let stream = reach(job)?;
     rustix::net::sockopt::set_socket_send_buffer_size(&stream, ON_THE_WAY)
         .map_err(io::Error::from)?;
-    let mut pages = Pages::new(&file, &layout, stream)?;
+    let mut pages = Pages::new(job, &file, &layout, stream)?;
     match &job.touched {
         Some(touched) => pages.serve_from_the_beginning(touched)?,
         None => pages.go_on()?,
     }
     pages.stream.write_all(&closing(layout.section))?;
     match pages.hear_the_end()? {
-        0 => Ok(fs::remove_file(&job.memory)?),
+        0 => {
+            let _ = fs::remove_file(served_directly(&job.memory));
+            fs::remove_file(&job.memory)?;
+            // It came in pieces; the machine runs better without, and is sooner protected.
+            if let (Some((process, at)), Some(main)) = (job.memory(), layout.main()) {
+                join(process, at, main.length, Haste::None, |_| process.is_alive());
+            }
+            Ok(())
+        }
         status => Err(ServeError::Refused(status)),
     }
 }
@@ -166,9 +201,12 @@ struct Run {
 
 /// The pages of a memory file, and which of them are under way.
 struct Pages<'a> {
+    job: &'a Job,
     file: &'a File,
     layout: &'a Layout,
     stream: UnixStream,
+    /// The way around the stream, into the machine's RAM.
+    direct: Option<Direct>,
     /// What was heard and not understood yet.
     heard: Vec<u8>,
     /// The block that was named last.
@@ -183,7 +221,12 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    fn new(file: &'a File, layout: &'a Layout, stream: UnixStream) -> io::Result<Self> {
+    fn new(
+        job: &'a Job,
+        file: &'a File,
+        layout: &'a Layout,
+        stream: UnixStream,
+    ) -> io::Result<Self> {
         let mut filled = Vec::new();
         for block in &layout.blocks {
             let mut bytes = vec![0; (block.length / PAGE).div_ceil(64) as usize * 8];
@@ -192,14 +235,16 @@ impl<'a> Pages<'a> {
         }
         let sent = filled.iter().map(|bits| Bits(vec![0; bits.0.len()])).collect();
         Ok(Self {
+            job,
             file,
             layout,
             stream,
+            direct: None,
             heard: Vec::new(),
             named: 0,
             filled,
             sent,
-            content: vec![0; (STRIDE * PAGE) as usize],
+            content: vec![0; (LEAP * PAGE) as usize],
             runs_at: Instant::now(),
             touched: Touched::default(),
         })
@@ -212,7 +257,7 @@ impl<'a> Pages<'a> {
         let begun = Instant::now();
         self.stream.write_all(&opening(self.layout))?;
         self.send_foreseen(&before)?;
-        self.stream.write_all(&order_to_run(self.layout, &devices))?;
+        self.stream.write_all(&order_to_run(&devices))?;
         self.runs_at = Instant::now();
         let served = self.send_all();
         let (foreseen, waited_for) = (before.0.len(), self.touched.0.len());
@@ -223,6 +268,10 @@ impl<'a> Pages<'a> {
 
     /// Serves a machine that runs already what it has not got yet.
     fn go_on(&mut self) -> Result<(), ServeError> {
+        if served_directly(&self.job.memory).exists() {
+            // Pages that QEMU does not know of must not be sent to it once more.
+            self.direct = Some(self.job.direct().ok_or(ServeError::NoWay)?);
+        }
         self.stream.write_all(&question(self.layout))?;
         for _ in 0..self.layout.blocks.len() {
             self.hear_of_a_block()?;
@@ -281,7 +330,7 @@ impl<'a> Pages<'a> {
 
     /// Sends what was touched first the last time, before the machine runs.
     fn send_foreseen(&mut self, touched: &Touched) -> Result<(), ServeError> {
-        let ahead: BTreeSet<_> = touched.0.iter().filter(|page| **page != DROPPED).collect();
+        let ahead: BTreeSet<_> = touched.0.iter().collect();
         let mut part = Part::new(self.layout.section);
         for (n, &&(block, page)) in ahead.iter().enumerate() {
             self.add(&mut part, Run { block, first: page, count: 1 }, false)?;
@@ -296,17 +345,51 @@ impl<'a> Pages<'a> {
     /// Sends every page that has content, those that are waited for first, and for a while only
     /// those. Pages of zeros are sent only to who waits: memory that was never filled is zero.
     fn send_all(&mut self) -> Result<(), ServeError> {
-        while self.runs_at.elapsed() < QUIET {
+        let quiet = |direct: bool| if direct { BRIEF } else { QUIET };
+        while self.runs_at.elapsed() < quiet(self.direct.is_some()) {
+            if self.direct.is_none() {
+                self.look_for_direct();
+            }
             self.answer(Duration::from_millis(1))?;
         }
         for block in 0..self.layout.blocks.len() {
             let pages = self.layout.blocks[block].length / PAGE;
-            for first in (0..pages).step_by(STRIDE as usize) {
+            let mut first = 0;
+            while first < pages {
                 self.answer(REST)?;
-                self.send(Run { block, first, count: STRIDE.min(pages - first) }, false)?;
+                let count = if self.goes_directly(block) { LEAP } else { STRIDE };
+                self.send(Run { block, first, count }, false)?;
+                first += count;
             }
         }
         Ok(())
+    }
+
+    /// Looks for the way around the stream; that it was taken has to be known to who goes on.
+    fn look_for_direct(&mut self) {
+        self.direct = self.job.direct().filter(|_| {
+            let mark = served_directly(&self.job.memory);
+            File::create(mark).inspect_err(|error| tracing::warn!(%error, "marking")).is_ok()
+        });
+    }
+
+    /// Whether pages of a block need not go through the stream.
+    fn goes_directly(&self, block: usize) -> bool {
+        self.direct.is_some() && self.layout.blocks[block].name == MAIN
+    }
+
+    /// Puts pages where the machine looks for them. If that cannot be, the stream is left.
+    fn place(&mut self, at: u64, count: u64) -> bool {
+        let Some(direct) = &self.direct else { return false };
+        let placed = match &self.content[..(count * PAGE) as usize] {
+            [] => direct.place_zeros(at * PAGE),
+            content => direct.place(at * PAGE, content),
+        };
+        if let Err(error) = &placed {
+            tracing::debug!(%error, "placing pages directly");
+            self.direct = None;
+        }
+        placed.is_ok()
     }
 
     /// Answers who waits now or within a while.
@@ -375,17 +458,26 @@ impl<'a> Pages<'a> {
                 at += 1;
                 continue;
             }
+            let directly = self.goes_directly(run.block);
             if !filled {
                 self.sent[run.block].set(at);
-                part.page(run.block, &block.name, at * PAGE, None);
+                if !(directly && self.place(at, 0)) {
+                    part.page(run.block, &block.name, at * PAGE, None);
+                }
                 at += 1;
                 continue;
             }
             let wanted =
                 |page: &u64| self.filled[run.block].has(*page) && !self.sent[run.block].has(*page);
-            let together = (at..end.min(at + STRIDE)).take_while(wanted).count() as u64;
+            let together = (at..end.min(at + LEAP)).take_while(wanted).count() as u64;
             let content = &mut self.content[..(together * PAGE) as usize];
             self.file.read_exact_at(content, block.pages_at + at * PAGE)?;
+            if directly && self.place(at, together) {
+                (at..at + together).for_each(|page| self.sent[run.block].set(page));
+                at += together;
+                continue;
+            }
+            let content = &self.content[..(together * PAGE) as usize];
             for page in content.chunks_exact(PAGE as usize) {
                 self.sent[run.block].set(at);
                 part.page(run.block, &block.name, at * PAGE, Some(page));

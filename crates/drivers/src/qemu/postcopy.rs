@@ -49,30 +49,28 @@ pub(super) fn opening(layout: &Layout) -> Vec<u8> {
         out.name(&block.name).u64(block.length);
     }
     out.round_end(layout.section);
+    out.command(DISCARD, &some_discard(layout));
     out.0
 }
 
 /// The state of the devices, and the order to run.
-pub(super) fn order_to_run(layout: &Layout, devices: &[u8]) -> Vec<u8> {
+pub(super) fn order_to_run(devices: &[u8]) -> Vec<u8> {
     let mut out = Out(Vec::new());
-    out.command(DISCARD, &some_discard(layout));
     let mut package = Out(Vec::new());
     package.command(LISTEN, &[]).bytes(devices).command(RUN, &[]);
     out.command(PACKAGED, &(package.0.len() as u32).to_be_bytes()).bytes(&package.0);
     out.0
 }
 
-/// The first page of RAM, to be dropped: it must not have been sent yet. A QEMU that was told to
-/// drop nothing takes pages as if it did not run yet, and hangs.
+/// The first page of RAM, to be dropped. A QEMU that was told to drop nothing takes pages as if it
+/// did not run yet, and hangs; and it is from then on that it has no huge pages, of which one that
+/// was sent in part would count as there.
 fn some_discard(layout: &Layout) -> Vec<u8> {
     let name = layout.blocks.first().map_or("", |block| block.name.as_str());
     let mut out = Out(Vec::new());
     out.u8(0).name(name).u8(0).u64(0).u64(PAGE);
     out.0
 }
-
-/// The page that is dropped before the machine runs.
-pub(super) const DROPPED: (usize, u64) = (0, 0);
 
 /// What begins a further stream to a machine whose first one broke: which pages it has of each
 /// block.

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -101,7 +102,8 @@ impl Qmp {
         let theirs = Arc::clone(&inbox);
         thread::Builder::new().name("qmp".to_owned()).spawn(move || theirs.fill(reader))?;
         let qmp = Self { stream: Mutex::new((stream, 0)), inbox };
-        qmp.ask("qmp_capabilities", &json!({}), None)?;
+        let id = qmp.ask("qmp_capabilities", &json!({}), None)?;
+        qmp.inbox.reply("qmp_capabilities", id)?;
         Ok(qmp)
     }
 
@@ -122,12 +124,28 @@ impl Qmp {
         command: &C,
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<C::Answer, QmpError> {
+        self.send_along(command, fd)?.answer()
+    }
+
+    /// Sends a command and does not wait: QEMU executes in the order in which it is asked, so that
+    /// what follows need not be held up by an answer on its way.
+    ///
+    /// # Errors
+    /// When QEMU is gone.
+    pub fn send<C: Command>(&self, command: &C) -> Result<Sent<'_, C>, QmpError> {
+        self.send_along(command, None)
+    }
+
+    fn send_along<C: Command>(
+        &self,
+        command: &C,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Sent<'_, C>, QmpError> {
         let arguments = serde_json::to_value(command)
             .map_err(|e| QmpError::Strange(C::NAME.to_owned(), e.to_string()))?;
-        let label = if C::ASKS_ONLY { "poll qmp" } else { "qmp" };
-        let answer =
-            steps::around(&format!("{label} {}", C::NAME), || self.ask(C::NAME, &arguments, fd))?;
-        decode(C::NAME, answer)
+        steps::before(&step::<C>());
+        let id = self.ask(C::NAME, &arguments, fd)?;
+        Ok(Sent { inbox: &self.inbox, id, command: PhantomData })
     }
 
     /// The run state, such as `running` or `paused`.
@@ -138,27 +156,25 @@ impl Qmp {
         Ok(self.run(&super::commands::QueryStatus {})?.status)
     }
 
+    /// Answers under which number the reply will come.
     fn ask(
         &self,
         name: &str,
         arguments: &Value,
         fd: Option<BorrowedFd<'_>>,
-    ) -> Result<Value, QmpError> {
-        let id = {
-            let mut stream = self.stream.lock().expect("no holder panics");
-            stream.1 += 1;
-            let id = stream.1;
-            self.inbox.heard().expect(id);
-            let mut line = json!({ "execute": name, "arguments": arguments, "id": id }).to_string();
-            line.push('\n');
-            let sent = match fd {
-                Some(fd) => send_with(&stream.0, line.as_bytes(), fd),
-                None => stream.0.write_all(line.as_bytes()),
-            };
-            sent.map_err(|_| QmpError::Gone(name.to_owned()))?;
-            id
+    ) -> Result<u64, QmpError> {
+        let mut stream = self.stream.lock().expect("no holder panics");
+        stream.1 += 1;
+        let id = stream.1;
+        self.inbox.heard().expect(id);
+        let mut line = json!({ "execute": name, "arguments": arguments, "id": id }).to_string();
+        line.push('\n');
+        let sent = match fd {
+            Some(fd) => send_with(&stream.0, line.as_bytes(), fd),
+            None => stream.0.write_all(line.as_bytes()),
         };
-        self.inbox.reply(name, id)
+        sent.map_err(|_| QmpError::Gone(name.to_owned()))?;
+        Ok(id)
     }
 
     /// Waits for an event that `wanted` accepts; `None` when the time is over or QEMU is gone.
@@ -196,6 +212,38 @@ impl Drop for Qmp {
     }
 }
 
+/// The name of a command as a step.
+fn step<C: Command>() -> String {
+    let label = if C::ASKS_ONLY { "poll qmp" } else { "qmp" };
+    format!("{label} {}", C::NAME)
+}
+
+/// A command that was sent. Whoever does not take its answer does not want it.
+#[derive(Debug)]
+pub struct Sent<'a, C> {
+    inbox: &'a Inbox,
+    id: u64,
+    command: PhantomData<C>,
+}
+
+impl<C: Command> Sent<'_, C> {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When QEMU refuses, is gone or does not answer.
+    pub fn answer(self) -> Result<C::Answer, QmpError> {
+        let reply = self.inbox.reply(C::NAME, self.id);
+        steps::after(&step::<C>());
+        decode(C::NAME, reply?)
+    }
+}
+
+impl<C> Drop for Sent<'_, C> {
+    fn drop(&mut self) {
+        self.inbox.heard().unexpect(self.id);
+    }
+}
+
 impl Inbox {
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().expect("no holder panics")
@@ -224,7 +272,6 @@ impl Inbox {
                 return Err(QmpError::Gone(name.to_owned()));
             }
             let Some(left) = until.checked_duration_since(Instant::now()) else {
-                heard.awaited.remove(&id);
                 return Err(QmpError::Silent(name.to_owned(), PATIENCE));
             };
             heard = self.changed.wait_timeout(heard, left).expect("no holder panics").0;
@@ -237,6 +284,12 @@ impl Heard {
     /// QEMU that was taken over by its guest shall not fill our memory.
     pub fn expect(&mut self, id: u64) {
         self.awaited.insert(id);
+    }
+
+    /// Nobody waits for it any more.
+    fn unexpect(&mut self, id: u64) {
+        self.awaited.remove(&id);
+        self.replies.remove(&id);
     }
 
     /// Takes a message.

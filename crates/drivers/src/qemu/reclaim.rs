@@ -152,7 +152,7 @@ impl Work<'_> {
                 auto_finalize: false,
             })?;
         }
-        self.see_through(instance, &id, mark)?;
+        self.see_through(instance, &id, into, mark)?;
         if instance.is_alive() && self.uses(child)? {
             let _ = fs::remove_file(mark);
             let ours = |event: &super::qmp::Event| event.data["device"] == id.as_str();
@@ -166,7 +166,13 @@ impl Work<'_> {
     /// Sees a merge through to its end, ours or that of a tintype that is gone. Once it is marked
     /// that all is merged, a guest that ends changes nothing about it. From the word to complete
     /// on, a disk of the guest may wait for us: the watchdog is armed for that long.
-    fn see_through(&self, instance: &Instance, id: &str, mark: &Path) -> Result<(), ReclaimError> {
+    fn see_through(
+        &self,
+        instance: &Instance,
+        id: &str,
+        into: LayerFile,
+        mark: &Path,
+    ) -> Result<(), ReclaimError> {
         let qmp = instance.qmp();
         let arm = || {
             let (socket, job, mark) = (instance.watch_socket(), id.to_owned(), mark.to_owned());
@@ -187,6 +193,8 @@ impl Work<'_> {
             } else if self.give_way.load(Ordering::SeqCst) && completing.is_none() && !cancelled {
                 cancelled = qmp.run(&BlockJobCancel { device: device(), force: true }).is_ok();
             } else if state.ready && completing.is_none() && !cancelled {
+                // QEMU flushes it while the guest stands still: what is on disk need not be then.
+                let _ = self.volume().sync(self.vm, into);
                 completing = Some(arm()?);
                 qmp.run(&BlockJobComplete { device: device() })?;
             }

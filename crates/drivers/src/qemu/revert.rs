@@ -19,7 +19,7 @@ use crate::diary::{Diary, Note};
 use crate::hypervisor::Hypervisor;
 use crate::steps;
 use crate::volume::Volume;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -158,7 +158,7 @@ fn make_ready(
             Begin::Run | Begin::Held => Ok(()),
             Begin::Load | Begin::Apart => {
                 if on_demand {
-                    load_on_demand(&instance)?;
+                    load_on_demand(folder, &instance)?;
                 } else {
                     load(&instance, revert.snapshot)?;
                 }
@@ -188,13 +188,19 @@ fn serve_memory(
 ) -> Result<(), RevertError> {
     let memory = folder.keep_memory(snapshot, number)?;
     let socket = folder.path().join(incoming_socket(number));
-    let job = Job { socket, memory, touched: Some(folder.touched(snapshot)) };
+    let touched = Some(folder.touched(snapshot));
+    let (process, memory_at) = (folder.record(number), folder.memory_at(number));
+    let job = Job { socket, memory, touched, process, memory_at };
     Ok(steps::around("spawn page server", || qemu.page_servers.start(&job))?)
 }
 
 /// Has an instance come up with its devices only; its memory comes when it is touched, or behind.
-fn load_on_demand(instance: &Instance) -> Result<(), RevertError> {
+fn load_on_demand(folder: &Folder, instance: &Instance) -> Result<(), RevertError> {
     let qmp = instance.qmp();
+    if let Some(at) = instance.memory_at()? {
+        // Who serves memory can do without.
+        let _ = fs::write(folder.memory_at(instance.number()), at.to_string());
+    }
     qmp.run(&on_demand(true))?;
     qmp.run(&MigrateIncoming { uri: format!("unix:{}", incoming_socket(instance.number())) })?;
     let until = Instant::now() + LOADING;
@@ -224,7 +230,9 @@ pub(super) fn go_on_serving(
     tracing::warn!(folder = %folder.path().display(), "a page server died; another goes on");
     let own = incoming_socket(instance.number());
     qmp.run(&MigrateRecover { uri: format!("unix:{own}") })?;
-    let job = Job { socket: folder.path().join(own), memory, touched: None };
+    let number = instance.number();
+    let (process, memory_at) = (folder.record(number), folder.memory_at(number));
+    let job = Job { socket: folder.path().join(own), memory, touched: None, process, memory_at };
     Ok(qemu.page_servers.start(&job)?)
 }
 

@@ -1,34 +1,33 @@
-//! Taking a snapshot of a running guest: the order of it, its undo, and what to do after a crash.
+//! Taking a snapshot of a running guest: what is common to all ways, and its undo.
 //!
-//! ```text
-//!  prepare   overlays opened, descriptor handed over, data flushed ahead      guest runs
-//!  hold      watchdog armed, stop, switch all disks in one transaction,       guest stands still
-//!            start to save, wait until memory is write-protected, cont
-//!  save      memory written behind the guest's back, synced                   guest runs
-//! ```
-//! What is saved is memory of the instant of the switch, because nothing runs in between.
-//! Protecting a large memory takes long: `take/precopy.rs` is the other road.
+//! First overlays are opened, a descriptor for memory is handed over and data is flushed ahead,
+//! while the guest runs. Then it is held: the watchdog is armed, all disks are switched in one
+//! transaction. What is saved of memory is of that instant, because nothing runs in between; there
+//! are two roads to it, `take/background.rs` and `take/precopy.rs`. What to do after a crash is in
+//! `take/recover.rs`.
 
+mod background;
 mod precopy;
 mod recover;
 
+pub(super) use background::Sweeps;
 pub(super) use recover::recover;
 
 use super::commands::{
-    BlockdevAdd, BlockdevDel, Cont, Migrate, MigrateCancel, MigrateSetCapabilities,
-    MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate, Stop, Transaction,
+    BlockdevAdd, BlockdevDel, Cont, MigrateSetCapabilities, MigrateSetParameters, MigrationInfo,
+    MigrationStatus, QueryMigrate, Transaction,
 };
 use super::guest_agent::{AgentError, Frozen};
+use super::huge_pages::{Haste, join};
 use super::instance::Instance;
 use super::launch::{layer_node, layer_options};
 use super::mapped_ram::{FormatError, Layout};
 use super::qmp::QmpError;
 use super::revert::on_demand;
-use super::stream::PAGE;
 use super::warm::warm;
-use super::watchdog::{Armed, Heal};
+use super::watchdog::Armed;
 use super::{Folder, Qemu, failed};
-use crate::diary::{Diary, Note, now_ms};
+use crate::diary::{Diary, Note};
 use crate::hypervisor::Hypervisor;
 use crate::steps;
 use crate::volume::Volume;
@@ -47,8 +46,9 @@ use tintype_model::vm::VmState;
 
 /// The number under which QEMU knows the memory file.
 const FDSET: u32 = 7;
-/// How long memory may take to be protected before the snapshot is given up.
-const ARMING: Duration = Duration::from_secs(3);
+/// How long memory may be joined into huge pages ahead, for each GiB: the moment that was asked for
+/// must not become another.
+const JOINING: Duration = Duration::from_millis(800);
 /// How often it is looked how far QEMU is.
 const POLL: Duration = Duration::from_millis(1);
 /// Answers that take longer than this while memory is saved count as standstill.
@@ -112,7 +112,7 @@ impl Shot<'_> {
             return self.finish_memory(memory, Duration::ZERO, diary);
         }
         let frozen = self.freeze(qemu, diary)?;
-        self.hold(qemu, diary)?;
+        self.hold(qemu, memory.as_ref(), diary)?;
         if let Some(frozen) = frozen {
             self.thaw(frozen, diary)?;
         }
@@ -137,10 +137,32 @@ impl Shot<'_> {
     fn prepare_memory(&self, diary: &mut dyn Diary) -> Result<File, TakeError> {
         self.wait_for_all_memory(diary)?;
         if self.take.road == Road::Background {
-            warm(self.instance, self.take.memory_bytes, |fraction| {
-                diary.tell("touching memory ahead", fraction);
-            })?;
+            self.make_memory_quick_to_protect(diary)?;
         }
+        self.hand_over_memory()?;
+        let file = OpenOptions::new().read(true).write(true).open(self.memory_path())?;
+        self.switch_capabilities(true)?;
+        self.instance.qmp().run(&MigrateSetParameters::unbounded())?;
+        Ok(file)
+    }
+
+    /// In as few pieces as can be, and none of them untouched.
+    fn make_memory_quick_to_protect(&self, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        let Some(start) = self.instance.memory_at()? else { return Ok(()) };
+        let bytes = self.take.memory_bytes;
+        let until = Instant::now() + JOINING.saturating_mul(bytes.div_ceil(1 << 30) as u32);
+        join(self.instance.process(), start, bytes, Haste::Some, |fraction| {
+            diary.tell("joining memory into huge pages", fraction);
+            !diary.is_cancelled() && Instant::now() < until
+        });
+        warm(self.instance, start, bytes, |fraction| {
+            diary.tell("touching memory ahead", fraction);
+        })?;
+        Ok(())
+    }
+
+    /// Makes the memory file, or empties it, and hands QEMU its descriptor.
+    fn hand_over_memory(&self) -> Result<(), TakeError> {
         let path = self.memory_path();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -150,11 +172,7 @@ impl Shot<'_> {
         let theirs = steps::around("file create memory", || options.open(&path))?;
         self.folder.give(&path)?;
         self.folder.sync()?;
-        self.instance.give(theirs.as_fd(), FDSET)?;
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        self.switch_capabilities(true)?;
-        self.instance.qmp().run(&MigrateSetParameters::unbounded())?;
-        Ok(file)
+        Ok(self.instance.give(theirs.as_fd(), FDSET)?)
     }
 
     /// Memory that still comes in after a revert cannot be protected yet.
@@ -238,16 +256,6 @@ impl Shot<'_> {
         Ok(())
     }
 
-    fn hold(&mut self, qemu: &Qemu, diary: &mut dyn Diary) -> Result<(), TakeError> {
-        let armed = qemu.watch.arm(Heal::Resume { socket: self.instance.watch_socket() })?;
-        diary.note(Note::Stopping { at_ms: now_ms() })?;
-        let begun = Instant::now();
-        self.instance.qmp().run(&Stop {})?;
-        let held = self.switch_and_protect(begun, diary);
-        let gone_on = self.let_go(armed, || Some(elapsed_ms(begun.elapsed())), diary);
-        held.and(gone_on)
-    }
-
     /// Lets the guest go on; `pause` tells then how long it stood still, if it did.
     fn let_go(
         &mut self,
@@ -264,75 +272,18 @@ impl Shot<'_> {
         Ok(armed.disarm()?)
     }
 
-    fn switch_and_protect(
-        &mut self,
-        begun: Instant,
-        diary: &mut dyn Diary,
-    ) -> Result<(), TakeError> {
-        let qmp = self.instance.qmp();
-        let stopped = begun.elapsed();
-        self.switch_disks(diary)?;
-        let switched = begun.elapsed();
-        if self.take.memory {
-            qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
-            self.wait_until_protected()?;
-            tracing::debug!(?stopped, ?switched, protected = ?begun.elapsed(), "held");
-            diary.note(Note::Armed { held_ms: elapsed_ms(begun.elapsed()) })?;
-        }
-        Ok(())
-    }
-
     /// Has all disks written to the new layers, at one instant.
-    fn switch_disks(&mut self, diary: &mut dyn Diary) -> Result<(), TakeError> {
+    fn switch(&self) -> Transaction {
         let actions = self.take.disks.iter().map(|disk| {
             let (node, overlay) = (layer_node(disk.active.id), layer_node(disk.overlay));
             json!({ "type": "blockdev-snapshot", "data": { "node": node, "overlay": overlay } })
         });
-        self.instance.qmp().run(&Transaction { actions: actions.collect() })?;
+        Transaction { actions: actions.collect() }
+    }
+
+    fn switched(&mut self, diary: &mut dyn Diary) -> Result<(), TakeError> {
         self.facts.switched = true;
         Ok(diary.note(Note::Switched)?)
-    }
-
-    /// The first saved page proves that all memory is write-protected; the status alone does not.
-    fn wait_until_protected(&self) -> Result<(), TakeError> {
-        let until = Instant::now() + ARMING;
-        loop {
-            let info = self.instance.qmp().run(&QueryMigrate {})?;
-            check_save(&info)?;
-            if info.ram.is_some_and(|ram| ram.normal + ram.duplicate > 0) {
-                return Ok(());
-            }
-            if Instant::now() > until {
-                return Err(TakeError::Save("memory was not protected in time".to_owned()));
-            }
-            thread::sleep(Duration::from_micros(300));
-        }
-    }
-
-    /// Waits for the end of the save; answers how long QEMU did not answer meanwhile.
-    fn wait_for_save(&self, diary: &mut dyn Diary) -> Result<Duration, TakeError> {
-        let mut stalled = Duration::ZERO;
-        loop {
-            if diary.is_cancelled() {
-                return Err(TakeError::Cancelled);
-            }
-            let asked = Instant::now();
-            let info = self.instance.qmp().run(&QueryMigrate {})?;
-            let took = asked.elapsed();
-            if took > PROMPT {
-                stalled += took;
-            }
-            check_save(&info)?;
-            if info.status == Some(MigrationStatus::Completed) {
-                return Ok(stalled);
-            }
-            if let Some(ram) = info.ram.filter(|ram| ram.total > 0) {
-                // Pages of zeros are done as well, though nothing is written for them.
-                let done = (ram.normal + ram.duplicate) * PAGE;
-                diary.tell("saving memory", done as f64 / ram.total as f64);
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
     }
 
     /// Syncs before QEMU closes its copy of the descriptor: otherwise the close does, on the main
@@ -427,13 +378,7 @@ impl Shot<'_> {
     }
 
     fn discard_memory(&self) {
-        let qmp = self.instance.qmp();
-        let _ = qmp.run(&MigrateCancel {});
-        let until = Instant::now() + ARMING;
-        while Instant::now() < until && qmp.run(&QueryMigrate {}).is_ok_and(|info| is_saving(&info))
-        {
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.give_up_saving();
         self.instance.take_back(FDSET);
         let _ = self.switch_capabilities(false);
         let _ = self.folder.remove_memory(self.take.snapshot);

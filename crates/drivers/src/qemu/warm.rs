@@ -9,7 +9,7 @@ use super::commands::Pmemsave;
 use super::instance::Instance;
 use super::qmp::QmpError;
 use super::stream::PAGE;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
@@ -21,14 +21,15 @@ const BREATH: Duration = Duration::from_micros(500);
 /// Set for a page that is in memory, in `/proc/PID/pagemap`.
 const PRESENT: u64 = 1 << 63;
 
-/// Reads what of `memory_bytes` of RAM the process has not mapped. What cannot be found out is
-/// left as it is: the snapshot only takes longer then.
+/// Reads what of `memory_bytes` of RAM, which the process has at `start`, it has not mapped. What
+/// cannot be found out is left as it is: the snapshot only takes longer then.
 pub(super) fn warm(
     instance: &Instance,
+    start: u64,
     memory_bytes: u64,
     mut tell: impl FnMut(f64),
 ) -> Result<(), QmpError> {
-    let Some(absent) = absent(instance.process().pid(), memory_bytes) else {
+    let Some(absent) = absent(instance.process().pid(), start, memory_bytes) else {
         return Ok(());
     };
     let total = absent.iter().map(|(from, to)| to - from).sum::<u64>().max(1);
@@ -57,9 +58,7 @@ fn guest_address(offset: u64, memory_bytes: u64) -> u64 {
 }
 
 /// The runs of RAM that the process has not mapped, as offsets.
-fn absent(pid: i32, memory_bytes: u64) -> Option<Vec<(u64, u64)>> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
-    let start = maps.lines().find_map(|line| mapping(line, memory_bytes))?;
+fn absent(pid: i32, start: u64, memory_bytes: u64) -> Option<Vec<(u64, u64)>> {
     let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok()?;
     let mut entries = vec![0; (memory_bytes / PAGE * 8) as usize];
     pagemap.read_exact_at(&mut entries, start / PAGE * 8).ok()?;
@@ -67,16 +66,6 @@ fn absent(pid: i32, memory_bytes: u64) -> Option<Vec<(u64, u64)>> {
         .chunks_exact(8)
         .map(|entry| u64::from_le_bytes(entry.try_into().expect("8 bytes")) & PRESENT != 0);
     Some(runs(present))
-}
-
-/// The address of a mapping of guest memory of this size.
-fn mapping(line: &str, memory_bytes: u64) -> Option<u64> {
-    let (start, rest) = line.split_once('-')?;
-    let end = rest.split(' ').next()?;
-    let start = u64::from_str_radix(start, 16).ok()?;
-    let end = u64::from_str_radix(end, 16).ok()?;
-    let ours = line.contains("/memfd:memory-backend-memfd") && end - start == memory_bytes;
-    ours.then_some(start)
 }
 
 /// The runs of pages that are not present, as byte offsets.
@@ -94,7 +83,7 @@ fn runs(present: impl Iterator<Item = bool>) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{guest_address, mapping, runs};
+    use super::{guest_address, runs};
 
     #[test]
     fn absent_pages_make_runs() {
@@ -106,13 +95,5 @@ mod tests {
     fn memory_behind_the_hole_is_at_four_gibibytes() {
         assert_eq!(guest_address(0x9000_0000, 0xa000_0000), 0x9000_0000);
         assert_eq!(guest_address(0x9000_0000, 0x1_0000_0000), 0x1_1000_0000);
-    }
-
-    #[test]
-    fn guest_memory_is_told_from_other_mappings() {
-        let line = "7f00-8f00 rw-s 00000000 00:01 9 /memfd:memory-backend-memfd (deleted)";
-        assert_eq!(mapping(line, 0x1000), Some(0x7f00));
-        assert_eq!(mapping(line, 0x2000), None);
-        assert_eq!(mapping("7f00-8f00 rw-s 0 0:1 9 /memfd:other", 0x1000), None);
     }
 }

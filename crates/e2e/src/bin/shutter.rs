@@ -38,6 +38,9 @@ struct Args {
     /// How often libvirt does it, on the same guest; 0 leaves it out
     #[arg(long, default_value_t = 5)]
     libvirt_runs: usize,
+    /// Fails if ours is not so many times shorter than libvirt's, in everything compared
+    #[arg(long)]
+    at_least: Option<f64>,
 }
 
 /// What was measured of one thing, run after run.
@@ -94,11 +97,16 @@ fn main() -> Result<()> {
             rows.extend(Compared::boot(memory)?.measure(args.libvirt_runs)?);
         }
     }
-    print_ratios(&rows, &args.memory);
+    let ratios = ratios(&rows, &args.memory);
+    print_ratios(&ratios);
     println!("| what | runs | least ms | p50 ms | p99 ms |\n|---|---|---|---|---|");
     rows.iter().for_each(Row::print);
     let draw = |folder: PathBuf| args.memory.iter().try_for_each(|&m| draw(&folder, &rows, m));
-    args.pictures.map_or(Ok(()), draw)
+    args.pictures.map_or(Ok(()), draw)?;
+    let wanted = args.at_least.unwrap_or(0.0);
+    let short = ratios.iter().find(|(_, times)| *times < wanted);
+    ensure!(short.is_none(), "not {wanted} times shorter: {short:?}");
+    Ok(())
 }
 
 /// Draws all that was measured in milliseconds of a guest with so much memory.
@@ -110,25 +118,29 @@ fn draw(folder: &Path, rows: &[Row], memory: u64) -> Result<()> {
     dots(&picture, &format!("A guest of {gib} GiB, seen from outside; a dot is a run"), &drawn)
 }
 
-/// By how much ours is shorter, median by median.
-fn print_ratios(rows: &[Row], memory: &[u64]) {
-    let mut lines = Vec::new();
+/// By how much ours is shorter than what, median by median.
+fn ratios(rows: &[Row], memory: &[u64]) -> Vec<(String, f64)> {
+    let mut ratios = Vec::new();
     for &memory in memory {
         let row = |what| rows.iter().find(|row| (row.what, row.memory) == (what, memory));
         for (ours, theirs) in COMPARED {
             let ours = ours.iter().filter_map(|&what| row(what)).map(|row| row.at(50));
             if let (Some(ours), Some(theirs)) = (ours.min_by(f64::total_cmp), row(theirs)) {
-                let times = theirs.at(50) / ours;
                 let gib = memory as f64 / 1024.0;
-                lines.push(format!("| {}, {gib} GiB | {times:.1} × |", theirs.what));
+                ratios.push((format!("{}, {gib} GiB", theirs.what), theirs.at(50) / ours));
             }
         }
     }
-    if !lines.is_empty() {
-        println!("| ours is shorter than | median by median |\n|---|---|");
-        lines.iter().for_each(|line| println!("{line}"));
-        println!();
+    ratios
+}
+
+fn print_ratios(ratios: &[(String, f64)]) {
+    if ratios.is_empty() {
+        return;
     }
+    println!("| ours is shorter than | median by median |\n|---|---|");
+    ratios.iter().for_each(|(what, times)| println!("| {what} | {times:.1} × |"));
+    println!();
 }
 
 /// Has the guest fill its memory, rewrite some of it, write to its disks, and tick fast.

@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 /// How often the watchdog is told that all is well while memory is saved.
 const RENEWED: Duration = Duration::from_millis(500);
 /// How long saving the last of it may take, in milliseconds, so that it is begun.
-const REST_MS: u64 = 20;
+const REST_MS: u64 = 2;
 /// After so many rounds through memory more is allowed for the last of it, twice as much each time.
 const ROUNDS: u64 = 4;
 /// What is allowed at most; a guest that writes faster than that is not saved on this road.
-const REST_MOST_MS: u64 = 640;
+const REST_MOST_MS: u64 = 512;
 
 impl Shot<'_> {
     /// Saves memory and switches the disks at the end of it.
@@ -46,9 +46,10 @@ impl Shot<'_> {
     /// Saves until QEMU holds the guest for what is left.
     fn wait_until_held(&self, armed: &Armed<'_>, diary: &mut dyn Diary) -> Result<(), TakeError> {
         let qmp = self.instance.qmp();
+        let mut rest_ms = REST_MS;
+        qmp.run(&MigrateSetParameters::rest_within(rest_ms))?;
         qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
         let mut renewed = Instant::now();
-        let mut rest_ms = REST_MS;
         loop {
             let info = qmp.run(&QueryMigrate {})?;
             check_save(&info)?;
@@ -75,9 +76,11 @@ impl Shot<'_> {
     /// Answers how long QEMU held the guest until all was saved, in milliseconds.
     fn switch_and_finish(&mut self, diary: &mut dyn Diary) -> Result<u64, TakeError> {
         diary.note(Note::Stopping { at_ms: now_ms() })?;
-        self.switch_disks(diary)?;
         let qmp = self.instance.qmp();
-        qmp.run(&MigrateContinue { state: "pre-switchover" })?;
+        qmp.run(&self.switch())?;
+        let go_on = qmp.send(&MigrateContinue { state: "pre-switchover" })?;
+        self.switched(diary)?;
+        go_on.answer()?;
         loop {
             let info = qmp.run(&QueryMigrate {})?;
             check_save(&info)?;
