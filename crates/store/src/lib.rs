@@ -58,9 +58,6 @@ const SCHEMA: &[M<'_>] = &[
     M::up(include_str!("../migrations/0006_saving.sql")),
 ];
 
-/// What a connection keeps of the database in memory, in KiB: rows that are looked at one by one
-/// lie far apart.
-const CACHE_KIB: i32 = 16 << 10;
 /// How many statements a connection keeps prepared.
 const STATEMENTS: usize = 256;
 
@@ -182,7 +179,6 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Else a statement is planned anew whenever it is given other values.

@@ -11,7 +11,7 @@ const FEW: usize = 8192;
 const LEAST: usize = 3;
 /// So many rows may be walked through to find those that have a part of a keyword: each three of
 /// letters that all rows have takes as long as all the others together.
-const WALKED: usize = 150_000;
+const WALKED: usize = 40_000;
 /// Of how many of a keyword's threes it is looked how rare they are.
 const LOOKED: usize = 32;
 /// After how many rows it is looked how early they come.
