@@ -10,7 +10,7 @@ use super::process::Process;
 use super::stream::PAGE;
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -53,11 +53,7 @@ pub(super) struct Direct {
 impl Direct {
     /// The way into memory that begins at `at` in a process, if that waits for pages.
     pub(super) fn into(process: Process, at: u64) -> Option<Self> {
-        let pid = Pid::from_raw(process.pid())?;
-        let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        if !process.is_alive() {
-            return None;
-        }
+        let handle = process.handle()?;
         let all = fs::read_dir(format!("/proc/{}/fd", process.pid())).ok()?.flatten();
         let faults = all
             .filter(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == KIND))

@@ -8,7 +8,6 @@
 //! cannot be had, or there are no huge pages, a snapshot only holds the guest for longer.
 
 use super::process::Process;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
@@ -19,13 +18,13 @@ const HUGE: u64 = 2 << 20;
 /// A call that took longer has joined something, and the guest may have waited for it.
 const JOINED: Duration = Duration::from_micros(40);
 
-/// How much there is to be of something else between.
+/// Whether somebody waits for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Haste {
-    /// Somebody waits: the guest has half of the time.
-    Some,
-    /// Nobody does.
-    None,
+    /// The guest has half of the time.
+    Awaited,
+    /// Nobody does: the guest has most of it.
+    Idle,
 }
 
 /// Joins the memory from `start` on in a process; `go_on` is asked between two huge pages.
@@ -37,14 +36,10 @@ pub(super) fn join(
     mut go_on: impl FnMut(f64) -> bool,
 ) {
     let rest = match haste {
-        Haste::Some => 1,
-        Haste::None => 6,
+        Haste::Awaited => 1,
+        Haste::Idle => 6,
     };
-    let Some(process) =
-        Pid::from_raw(process.pid()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-    else {
-        return;
-    };
+    let Some(process) = process.handle() else { return };
     let (first, end) = (start.next_multiple_of(HUGE), (start + length) / HUGE * HUGE);
     for at in (first..end).step_by(HUGE as usize) {
         let asked = Instant::now();

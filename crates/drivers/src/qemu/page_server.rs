@@ -173,7 +173,7 @@ fn serve(job: &Job) -> Result<(), ServeError> {
             fs::remove_file(&job.memory)?;
             // It came in pieces; the machine runs better without, and is sooner protected.
             if let (Some((process, at)), Some(main)) = (job.memory(), layout.main()) {
-                join(process, at, main.length, Haste::None, |_| process.is_alive());
+                join(process, at, main.length, Haste::Idle, |_| process.is_alive());
             }
             Ok(())
         }

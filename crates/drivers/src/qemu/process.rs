@@ -1,10 +1,11 @@
 //! Processes that are not our children: found by id and start time, so that a reused id is not
 //! taken for the one we knew.
 
-use rustix::process::{Pid, Signal, kill_process, setsid};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, setsid};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
@@ -43,6 +44,12 @@ impl Process {
     /// Its id.
     pub fn pid(self) -> i32 {
         self.pid
+    }
+
+    /// A handle that stays this process, if it is there.
+    pub(super) fn handle(self) -> Option<OwnedFd> {
+        let handle = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        self.is_alive().then_some(handle)
     }
 
     /// Holds it: it does nothing until [`Process::go_on`].

@@ -14,8 +14,8 @@ pub(super) use background::Sweeps;
 pub(super) use recover::recover;
 
 use super::commands::{
-    BlockdevAdd, BlockdevDel, Cont, MigrateSetCapabilities, MigrateSetParameters, MigrationInfo,
-    MigrationStatus, QueryMigrate, Transaction,
+    BlockdevAdd, BlockdevDel, Cont, Migrate, MigrateSetCapabilities, MigrateSetParameters,
+    MigrationInfo, MigrationStatus, QueryMigrate, Transaction,
 };
 use super::guest_agent::{AgentError, Frozen};
 use super::huge_pages::{Haste, join};
@@ -151,7 +151,7 @@ impl Shot<'_> {
         let Some(start) = self.instance.memory_at()? else { return Ok(()) };
         let bytes = self.take.memory_bytes;
         let until = Instant::now() + JOINING.saturating_mul(bytes.div_ceil(1 << 30) as u32);
-        join(self.instance.process(), start, bytes, Haste::Some, |fraction| {
+        join(self.instance.process(), start, bytes, Haste::Awaited, |fraction| {
             diary.tell("joining memory into huge pages", fraction);
             !diary.is_cancelled() && Instant::now() < until
         });
@@ -403,6 +403,11 @@ fn not_quiesced(error: &AgentError) -> Refusal {
         _ => "see what the guest agent says in the guest's own log",
     };
     Refusal::new(Code::QuiesceFailed).detail(error.to_string()).hint(hint)
+}
+
+/// The order to save memory where it was handed over.
+fn save() -> Migrate {
+    Migrate { uri: format!("file:/dev/fdset/{FDSET}") }
 }
 
 fn check_save(info: &MigrationInfo) -> Result<(), TakeError> {

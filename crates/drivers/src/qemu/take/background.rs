@@ -13,12 +13,10 @@
 //! and protected anything. If that cannot be told for sure, the save is given up, and is done
 //! once more with the guest stopped before.
 
-use super::{FDSET, POLL, PROMPT, Shot, TakeError, check_save, elapsed_ms, is_saving};
+use super::{FDSET, POLL, PROMPT, Shot, TakeError, check_save, elapsed_ms, is_saving, save};
 use crate::diary::{Diary, Note, now_ms};
 use crate::qemu::Qemu;
-use crate::qemu::commands::{
-    Migrate, MigrateCancel, MigrationInfo, MigrationStatus, QueryMigrate, Stop,
-};
+use crate::qemu::commands::{MigrateCancel, MigrationInfo, MigrationStatus, QueryMigrate, Stop};
 use crate::qemu::stream::PAGE;
 use crate::qemu::watchdog::Heal;
 use std::fs::File;
@@ -209,8 +207,4 @@ fn tell(info: &MigrationInfo, diary: &mut dyn Diary) {
         let done = (ram.normal + ram.duplicate) * PAGE;
         diary.tell("saving memory", done as f64 / ram.total as f64);
     }
-}
-
-fn save() -> Migrate {
-    Migrate { uri: format!("file:/dev/fdset/{FDSET}") }
 }

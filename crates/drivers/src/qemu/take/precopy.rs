@@ -8,11 +8,11 @@
 //! ```
 //! What is saved is memory of the instant of the switch, because nothing runs in between.
 
-use super::{FDSET, POLL, Shot, TakeError, check_save, elapsed_ms};
+use super::{POLL, Shot, TakeError, check_save, elapsed_ms, save};
 use crate::diary::{Diary, Note, now_ms};
 use crate::qemu::Qemu;
 use crate::qemu::commands::{
-    Migrate, MigrateContinue, MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate,
+    MigrateContinue, MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate,
 };
 use crate::qemu::watchdog::{Armed, Heal};
 use std::thread;
@@ -48,7 +48,7 @@ impl Shot<'_> {
         let qmp = self.instance.qmp();
         let mut rest_ms = REST_MS;
         qmp.run(&MigrateSetParameters::rest_within(rest_ms))?;
-        qmp.run(&Migrate { uri: format!("file:/dev/fdset/{FDSET}") })?;
+        qmp.run(&save())?;
         let mut renewed = Instant::now();
         loop {
             let info = qmp.run(&QueryMigrate {})?;
