@@ -16,8 +16,8 @@ use tintype_model::finding::{Repair, Sighting};
 use tintype_model::layer::Format;
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, LayerId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
+use tintype_model::{EffectId, Refusal, VmId};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 const GIB: u64 = 1 << 30;
@@ -98,7 +98,7 @@ impl Agent for FakeAgent {
         self.hand.forget_but(&open, &known)
     }
 
-    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>) {
+    async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {
         self.hand.settle(id, recorded.as_ref());
     }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tintype_drivers::Host;
 use tintype_model::effect::{Effect, Facts, Outcome};
 use tintype_model::refusal::Code;
-use tintype_model::{EffectId, LayerId, Refusal, VmId};
-use tintype_wire::agent::Progress;
+use tintype_model::{EffectId, Refusal, VmId};
+use tintype_wire::agent::{OnRecord, Progress};
 
 /// How long to wait before a journal that cannot be read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -144,8 +144,8 @@ impl<H: Host> Hand<H> {
     }
 
     /// Throws away the journal of an effect whose end could not be noted, and what it made, except
-    /// layers that are recorded of its machine.
-    pub fn settle(&self, id: EffectId, recorded: Option<&BTreeSet<LayerId>>) {
+    /// what is recorded of its machine.
+    pub fn settle(&self, id: EffectId, recorded: Option<&OnRecord>) {
         let made = self.journals.begun(id).ok().flatten().and_then(|effect| Litter::made(&effect));
         self.throw_away(id, made.and_then(|made| made.unless_in(recorded)));
     }

@@ -1,17 +1,17 @@
 //! What a failed effect has left behind, because storage failed while it was undone. Every layer
 //! and machine here was made by that effect, under an id that nothing else has.
 
-use std::collections::BTreeSet;
 use tintype_drivers::Host;
 use tintype_model::effect::{Effect, Outcome};
 use tintype_model::layer::LayerFile;
-use tintype_model::{LayerId, VmId};
+use tintype_model::{SnapshotId, VmId};
+use tintype_wire::agent::OnRecord;
 
 /// Files that nobody needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Litter {
-    /// Layers of a machine.
-    Layers(VmId, Vec<LayerFile>),
+    /// Layers of a machine, and the memory of a snapshot.
+    Files(VmId, Vec<LayerFile>, Option<SnapshotId>),
     /// A machine that did not come to be.
     Machine(VmId),
 }
@@ -32,17 +32,18 @@ impl Litter {
     pub(crate) fn made(effect: &Effect) -> Option<Self> {
         let tops = |launch: &tintype_model::effect::Launch| {
             let layers = launch.disks.iter().map(|disk| disk.chain[0]).collect();
-            Some(Self::Layers(launch.vm, layers))
+            Some(Self::Files(launch.vm, layers, None))
         };
         match effect {
             Effect::VerifySnapshot(verify) => tops(&verify.launch),
             Effect::Revert(revert) => tops(&revert.launch),
             Effect::CreateVm(create) => Some(Self::Machine(create.vm)),
             Effect::CloneDisks(clone) => Some(Self::Machine(clone.to)),
-            Effect::AttachDisk { vm, disk } => Some(Self::Layers(*vm, vec![disk.layer])),
+            Effect::AttachDisk { vm, disk } => Some(Self::Files(*vm, vec![disk.layer], None)),
             Effect::TakeSnapshot(take) => {
                 let overlays = take.disks.iter().map(|disk| disk.overlay_file());
-                Some(Self::Layers(take.vm, overlays.collect()))
+                let memory = take.memory.then_some(take.snapshot);
+                Some(Self::Files(take.vm, overlays.collect(), memory))
             }
             Effect::StartVm(_)
             | Effect::StopVm(_)
@@ -54,13 +55,14 @@ impl Litter {
         }
     }
 
-    /// What of it is not among the layers that are recorded of the machine, if there is one.
-    pub(crate) fn unless_in(self, recorded: Option<&BTreeSet<LayerId>>) -> Option<Self> {
+    /// What of it is not recorded of the machine, if there is one.
+    pub(crate) fn unless_in(self, recorded: Option<&OnRecord>) -> Option<Self> {
         match (self, recorded) {
             (Self::Machine(_), Some(_)) => None,
-            (Self::Layers(vm, layers), Some(recorded)) => {
-                let unknown = layers.into_iter().filter(|layer| !recorded.contains(&layer.id));
-                Some(Self::Layers(vm, unknown.collect()))
+            (Self::Files(vm, mut layers, memory), Some(recorded)) => {
+                layers.retain(|layer| !recorded.layers.contains(&layer.id));
+                let memory = memory.filter(|snapshot| !recorded.snapshots.contains(snapshot));
+                Some(Self::Files(vm, layers, memory))
             }
             (all, None) => Some(all),
         }
@@ -69,9 +71,13 @@ impl Litter {
     /// Removes it; says whether nothing is left.
     pub(crate) fn remove(&self, host: &dyn Host) -> bool {
         match self {
-            Self::Layers(vm, layers) => layers.iter().all(|&layer| {
-                !host.volume().exists(*vm, layer) || host.volume().remove(*vm, layer).is_ok()
-            }),
+            Self::Files(vm, layers, memory) => {
+                let removed = memory.is_none_or(|memory| {
+                    matches!(host.hypervisor().remove_memory(*vm, &[memory]), Outcome::Done(_))
+                });
+                let mut layers = layers.iter().filter(|&&layer| host.volume().exists(*vm, layer));
+                removed && layers.all(|&layer| host.volume().remove(*vm, layer).is_ok())
+            }
             Self::Machine(vm) => matches!(host.hypervisor().remove(*vm), Outcome::Done(_)),
         }
     }

@@ -24,8 +24,8 @@ use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, LayerId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
+use tintype_model::{EffectId, Refusal, VmId};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 /// How long what was found out about who has files open is good for.
@@ -234,7 +234,7 @@ impl Agent for LocalAgent {
         self.shared.hand.forget_but(&open, &known)
     }
 
-    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>) {
+    async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {
         self.shared.hand.settle(id, recorded.as_ref());
     }
 

@@ -10,8 +10,8 @@ use tintype_model::effect::{Effect, Outcome};
 use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, LayerId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
+use tintype_model::{EffectId, Refusal, VmId};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
 use tokio::sync::mpsc;
 
 /// The agent of such a host.
@@ -68,7 +68,7 @@ impl Agent for MixedAgent {
         unsettled
     }
 
-    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>) {
+    async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {
         self.fake.settle(id, recorded.clone()).await;
         self.real.settle(id, recorded).await;
     }

@@ -17,8 +17,8 @@ use tintype_model::effect::{After, Effect, Outcome};
 use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, LayerId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
+use tintype_model::{EffectId, Refusal, VmId};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -139,7 +139,7 @@ impl Agent for SimAgent {
         self.lives(self.agent.forget_but(open, known)).await
     }
 
-    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>) {
+    async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {
         self.lives(self.agent.settle(id, recorded)).await;
     }
 

@@ -9,7 +9,7 @@ use tintype_model::finding::{Repair, Sighting};
 use tintype_model::layer::Format;
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, LayerId, Moment, Refusal, VmId};
+use tintype_model::{EffectId, LayerId, Moment, Refusal, SnapshotId, VmId};
 use tokio::sync::mpsc;
 
 /// The hand on a host.
@@ -30,9 +30,9 @@ pub trait Agent: Send + Sync {
         known: BTreeSet<VmId>,
     ) -> BTreeMap<EffectId, VmId>;
 
-    /// Throws away what an effect has made whose end could not be noted, except layers that are
-    /// `recorded` of its machine; nothing is if there is no such machine.
-    async fn settle(&self, id: EffectId, recorded: Option<BTreeSet<LayerId>>);
+    /// Throws away what an effect has made whose end could not be noted, except what is `recorded`
+    /// of its machine; nothing is if there is no such machine.
+    async fn settle(&self, id: EffectId, recorded: Option<OnRecord>);
 
     /// How far an effect is.
     fn progress(&self, id: EffectId) -> Option<Progress>;
@@ -76,6 +76,15 @@ pub trait Agent: Send + Sync {
 
     /// Types into a machine's console.
     async fn type_in(&self, vm: VmId, bytes: Vec<u8>) -> Result<(), Refusal>;
+}
+
+/// What is recorded of a machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct OnRecord {
+    /// Its layers.
+    pub layers: BTreeSet<LayerId>,
+    /// Its snapshots.
+    pub snapshots: BTreeSet<SnapshotId>,
 }
 
 /// How far an effect is.

@@ -55,9 +55,10 @@ impl Premises for Fake {
 
     fn set_aside(&self, vm: VmId, file: &str) -> io::Result<String> {
         let mut world = self.world();
-        let machine = world.machines.get_mut(&vm);
-        if let Some((machine, layer)) = machine.zip(layer_file(file)) {
-            machine.layers.remove(&layer.id);
+        if let Some(machine) = world.machines.get_mut(&vm) {
+            let layer = layer_file(file).map(|layer| layer.id);
+            machine.layers.retain(|&id, _| Some(id) != layer);
+            machine.memories.retain(|&id, _| memory_name(id) != file);
         }
         Ok(format!("aside/{file}"))
     }

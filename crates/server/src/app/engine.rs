@@ -18,6 +18,7 @@ use tintype_model::refusal::Code;
 use tintype_model::timeline::Timeline;
 use tintype_model::{OperationId, Refusal, SnapshotId, VmId};
 use tintype_store::{StoreError, Unit, state_of};
+use tintype_wire::agent::OnRecord;
 
 /// How long to wait before a failed database is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -377,7 +378,10 @@ impl App {
         drop(unit);
         for (effect, vm) in self.agent.forget_but(effects, known).await {
             let timeline = self.store.read().await?.timeline(vm)?;
-            let recorded = timeline.map(|timeline| timeline.layers.into_keys().collect());
+            let recorded = timeline.map(|timeline| OnRecord {
+                layers: timeline.layers.into_keys().collect(),
+                snapshots: timeline.snapshots.into_keys().collect(),
+            });
             self.agent.settle(effect, recorded).await;
         }
         for operation in open {

@@ -19,10 +19,10 @@ use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::refusal::Code;
 use tintype_model::settings::Limit;
 use tintype_model::vm::VmState;
-use tintype_model::{EffectId, LayerId, OperationId, Refusal, VmId};
+use tintype_model::{EffectId, OperationId, Refusal, VmId};
 use tintype_server::app::{App, How, Machine, Options};
 use tintype_store::Store;
-use tintype_wire::agent::{Agent, HostFacts, Inspected, Progress};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
 use tintype_wire::rest;
 use tokio::sync::{Notify, mpsc};
 
@@ -109,7 +109,7 @@ impl Agent for ToldAgent {
         BTreeMap::new()
     }
 
-    async fn settle(&self, _id: EffectId, _recorded: Option<BTreeSet<LayerId>>) {}
+    async fn settle(&self, _id: EffectId, _recorded: Option<OnRecord>) {}
 
     fn progress(&self, _id: EffectId) -> Option<Progress> {
         None
