@@ -17,6 +17,7 @@ mod reader;
 mod seed;
 mod seen;
 mod snapshot;
+mod snapshot_list;
 mod sql;
 mod timeline;
 mod token;
@@ -34,7 +35,7 @@ pub use idempotency::Remembered;
 pub use operation::{OperationFilter, state_of};
 pub use page::{Cursor, Order, Page};
 pub use profile::{DEFAULT_PROFILE, Profile};
-pub use snapshot::{ListedSnapshot, SnapshotFilter};
+pub use snapshot_list::{ListedSnapshot, SnapshotFilter};
 pub use token::Token;
 pub use user::{FIRST_USER, User};
 pub use vm::{ListedVm, VmFilter};
@@ -56,6 +57,7 @@ const SCHEMA: &[M<'_>] = &[
     M::up(include_str!("../migrations/0004_speed.sql")),
     M::up(include_str!("../migrations/0005_findings.sql")),
     M::up(include_str!("../migrations/0006_saving.sql")),
+    M::up(include_str!("../migrations/0007_order.sql")),
 ];
 
 /// How many statements a connection keeps prepared.

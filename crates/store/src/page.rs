@@ -54,6 +54,16 @@ impl Page {
         self.after.as_ref().is_none_or(|after| by_name == matches!(after, Cursor::Name(..)))
     }
 
+    /// Whether rows are in the order of time, forwards or backwards.
+    pub(crate) fn is_by_time(&self) -> bool {
+        matches!(self.order, Order::Oldest | Order::Newest)
+    }
+
+    /// Whether rows of one moment come before those of another, where they are in order of time.
+    pub(crate) fn is_before(&self, one: i64, other: i64) -> bool {
+        if self.order == Order::Newest { one > other } else { one < other }
+    }
+
     /// The place of a row in this order.
     pub fn place(&self, created_at: i64, name: &str, id: Uuid) -> Cursor {
         match self.order {

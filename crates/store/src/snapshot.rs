@@ -1,127 +1,13 @@
 //! Snapshots.
 
 use crate::codec::{Same, count, from_word, id, json, maybe_id, maybe_json, number, word};
-use crate::sql::{Query, Row, sql};
-use crate::words::{Keyword, Worded, push_rows};
-use crate::{Page, StoreError, Unit, reach};
-use std::collections::{BTreeMap, BTreeSet};
-use tintype_model::access::Reach;
+use crate::sql::{Row, sql};
+use crate::{StoreError, Unit};
+use std::collections::BTreeMap;
 use tintype_model::change::SnapshotChange;
 use tintype_model::config::Config;
 use tintype_model::snapshot::{Kind, Snapshot, SnapshotState};
-use tintype_model::{AccountId, DiskId, DomainId, LayerId, Moment, SnapshotId, VmId};
-
-/// Which snapshots to list (E19, E20).
-#[derive(Clone, Debug, Default)]
-pub struct SnapshotFilter {
-    /// Of this machine.
-    pub vm: Option<VmId>,
-    /// Of this account.
-    pub account: Option<AccountId>,
-    /// Of this domain and those beneath.
-    pub domain: Option<DomainId>,
-    /// In this state.
-    pub state: Option<SnapshotState>,
-    /// Of this kind.
-    pub kind: Option<Kind>,
-    /// With each of these in name or description.
-    pub keywords: Vec<String>,
-    /// Created at this moment or later.
-    pub created_after: Option<Moment>,
-    /// Created before this moment.
-    pub created_before: Option<Moment>,
-}
-
-/// A snapshot as a list shows it; it does not tell the layers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ListedSnapshot {
-    /// The snapshot.
-    pub snapshot: Snapshot,
-    /// The name of its machine.
-    pub vm_name: String,
-    /// Whether NOW is its child.
-    pub current: bool,
-    /// What deleting it alone would give back.
-    pub size_bytes: u64,
-}
-
-/// Of one table, so that it is read in the order that is asked for and no other.
-const LISTED: &str = "SELECT snapshot.*,
-    (SELECT vm.name FROM vm WHERE vm.id = snapshot.vm) AS vm_name,
-    COALESCE((SELECT vm.current_snapshot = snapshot.id FROM vm WHERE vm.id = snapshot.vm), FALSE)
-        AS current
-    FROM snapshot WHERE TRUE";
-
-/// Of how many accounts a domain's snapshots are gathered account by account; of a domain with more
-/// a page is soon found by looking at one snapshot after the other.
-const ACCOUNTS_FEW: usize = 64;
-
-/// So many rows are read at once at least.
-const CHUNK_LEAST: usize = 100;
-
-/// Whose snapshots a list is about.
-enum Scope {
-    All,
-    /// Of these accounts.
-    Accounts(Vec<String>),
-}
-
-/// The conditions on the rows of a list.
-struct Conditions<'a> {
-    filter: &'a SnapshotFilter,
-    page: &'a Page,
-    keywords: &'a [Keyword<'a>],
-}
-
-impl Conditions<'_> {
-    /// What rows are to be, and where they may be found.
-    fn push(&self, query: &mut Query) {
-        for rows in self.keywords.iter().filter_map(Keyword::rows) {
-            push_rows(query, Worded::Snapshot, rows);
-        }
-        self.push_on_row(query);
-    }
-
-    /// What a row is to be.
-    fn push_on_row(&self, query: &mut Query) {
-        let filter = self.filter;
-        if let Some(vm) = filter.vm {
-            query.push(" AND snapshot.vm = ").push_bind(vm.to_string());
-        }
-        if let Some(state) = filter.state {
-            query.push(" AND snapshot.state = ").push_bind(word(&state));
-        }
-        if let Some(kind) = filter.kind {
-            query.push(" AND snapshot.kind = ").push_bind(word(&kind));
-        }
-        if let Some(after) = filter.created_after {
-            query.push(" AND snapshot.created_at >= ").push_bind(after.0);
-        }
-        if let Some(before) = filter.created_before {
-            query.push(" AND snapshot.created_at < ").push_bind(before.0);
-        }
-        for keyword in self.keywords {
-            keyword.push_text(query);
-        }
-        self.page.push_start(query, "snapshot");
-    }
-
-    /// The rows that alone may be listed, where these are few.
-    fn rows(&self) -> Option<Vec<i64>> {
-        let mut few = self.keywords.iter().filter_map(Keyword::rows);
-        let first = few.next()?.to_vec();
-        Some(few.fold(first, |rows, others| {
-            let others: BTreeSet<_> = others.iter().collect();
-            rows.into_iter().filter(|row| others.contains(row)).collect()
-        }))
-    }
-}
-
-fn push_ids(query: &mut Query, ids: &[String]) {
-    for (n, id) in ids.iter().enumerate() {
-        query.push(if n == 0 { "" } else { ", " }).push_bind(id);
-    }
-}
+use tintype_model::{AccountId, DiskId, LayerId, Moment, SnapshotId, VmId};
 
 impl Unit {
     /// The machine that a snapshot is of.
@@ -133,112 +19,6 @@ impl Unit {
         self.one(query, |row| crate::codec::id(row, "vm"))
     }
 
-    /// The snapshot with this id.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn listed_snapshot(
-        &mut self,
-        id: SnapshotId,
-    ) -> Result<Option<ListedSnapshot>, StoreError> {
-        let mut query = sql(LISTED);
-        query.push(" AND snapshot.id = ").push_bind(id.to_string());
-        self.one(query, |row| listed(row, &mut Same::none()))
-    }
-
-    /// A page of snapshots that a caller sees.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn snapshots(
-        &mut self,
-        reach: Reach,
-        filter: &SnapshotFilter,
-        page: &Page,
-    ) -> Result<Vec<ListedSnapshot>, StoreError> {
-        let scope = self.scope(reach, filter)?;
-        let keywords = filter.keywords.iter().map(|word| self.keyword(Worded::Snapshot, word));
-        let keywords: Vec<Keyword<'_>> = keywords.collect::<Result<_, _>>()?;
-        let conditions = Conditions { filter, page, keywords: &keywords };
-        let mut query = sql(LISTED);
-        match &scope {
-            Scope::All => match conditions.rows() {
-                Some(rows) => return self.snapshots_among(&rows, &conditions),
-                None => conditions.push(&mut query),
-            },
-            Scope::Accounts(accounts) if accounts.len() > ACCOUNTS_FEW => {
-                // The plus keeps the order of the page; otherwise all would be gathered and sorted.
-                query.push(" AND +snapshot.account IN (");
-                push_ids(&mut query, accounts);
-                query.push(")");
-                conditions.push(&mut query);
-            }
-            Scope::Accounts(accounts) => {
-                // Those of each account come in the order of the page, and are put together as long
-                // as the page is; by the index alone, for the rows are wide.
-                let column = page.column();
-                query.push(" AND snapshot.seq IN (SELECT seq FROM (");
-                query.push(format!("SELECT seq, {column}, id FROM snapshot WHERE FALSE"));
-                for account in accounts {
-                    query.push(" UNION ALL ");
-                    query.push(format!("SELECT seq, {column}, id FROM snapshot WHERE account = "));
-                    query.push_bind(account.clone());
-                    conditions.push(&mut query);
-                }
-                page.push_bare_order(&mut query);
-                query.push("))");
-            }
-        }
-        page.push_order(&mut query, "snapshot");
-        let mut configs = Same::none();
-        self.all(&query, |row| listed(row, &mut configs))
-    }
-
-    /// A page of snapshots of which few may be listed. What is in a row is read only until the page
-    /// is full, for rows are wide.
-    fn snapshots_among(
-        &mut self,
-        rows: &[i64],
-        conditions: &Conditions<'_>,
-    ) -> Result<Vec<ListedSnapshot>, StoreError> {
-        let page = conditions.page;
-        let mut places = sql("SELECT seq FROM snapshot WHERE TRUE");
-        push_rows(&mut places, Worded::Snapshot, rows);
-        page.push_start(&mut places, "snapshot");
-        Page { limit: u32::MAX, ..page.clone() }.push_order(&mut places, "snapshot");
-        let places = self.all(places, |row| row.get("seq"))?;
-        let (length, mut found) = (page.limit as usize, Vec::new());
-        for some in places.chunks(length.max(CHUNK_LEAST)) {
-            let mut query = sql(LISTED);
-            push_rows(&mut query, Worded::Snapshot, some);
-            conditions.push_on_row(&mut query);
-            page.push_order(&mut query, "snapshot");
-            let mut configs = Same::none();
-            found.extend(self.all(&query, |row| listed(row, &mut configs))?);
-            if found.len() >= length {
-                break;
-            }
-        }
-        found.truncate(length);
-        Ok(found)
-    }
-
-    /// The accounts that a list is about, by who asks and what for.
-    fn scope(&mut self, reach: Reach, filter: &SnapshotFilter) -> Result<Scope, StoreError> {
-        let asked = filter.account.map(Reach::Account);
-        let within = filter.domain.map(Reach::Domain);
-        let narrow: Vec<Reach> = [Some(reach), asked, within].into_iter().flatten().collect();
-        if filter.vm.is_some() || narrow.iter().all(|reach| *reach == Reach::All) {
-            // Whoever asks for one machine has been found to see it.
-            return Ok(Scope::All);
-        }
-        let mut query = sql("SELECT account.id FROM account WHERE TRUE");
-        for reach in narrow {
-            reach::push(&mut query, "account.id", reach);
-        }
-        self.all(&query, |row| row.get("id")).map(Scope::Accounts)
-    }
-
     /// Every snapshot of a machine.
     pub(crate) fn snapshots_of(&mut self, vm: VmId) -> Result<Vec<Snapshot>, StoreError> {
         let found = sql("SELECT * FROM snapshot WHERE vm = $1").bind(vm.to_string());
@@ -246,8 +26,7 @@ impl Unit {
         let found = self.all(found, |row| snapshot(row, &mut configs))?;
         let mut snapshots: BTreeMap<SnapshotId, Snapshot> =
             found.into_iter().map(|found| (found.id, found)).collect();
-        let held = sql("SELECT snapshot_layer.* FROM snapshot
-             JOIN snapshot_layer ON snapshot_layer.snapshot = snapshot.id WHERE snapshot.vm = $1");
+        let held = sql("SELECT snapshot, disk, layer FROM snapshot_layer WHERE vm = $1");
         self.all(held.bind(vm.to_string()), |row| {
             if let Some(snapshot) = snapshots.get_mut(&id(row, "snapshot")?) {
                 snapshot.layers.insert(id::<DiskId>(row, "disk")?, id::<LayerId>(row, "layer")?);
@@ -289,9 +68,9 @@ impl Unit {
             sql(
                 "INSERT INTO snapshot (id, vm, name, description, kind, consistency, state, parent,
                                    created_at, memory_bytes, config, account, created_by,
-                                   expires_at, protected, safety, saving, size_bytes)
+                                   expires_at, protected, safety, saving, size_bytes, late)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, 0)",
+                     $17, 0, $9 < (SELECT COALESCE(MAX(created_at), $9) FROM snapshot))",
             )
             .bind(snapshot.id.to_string())
             .bind(snapshot.vm.to_string())
@@ -328,7 +107,9 @@ impl Unit {
     }
 
     fn forget_layers(&mut self, id: SnapshotId) -> Result<(), StoreError> {
-        self.run(sql("DELETE FROM snapshot_layer WHERE snapshot = $1").bind(id.to_string()))
+        let forget = sql("DELETE FROM snapshot_layer
+             WHERE vm = (SELECT vm FROM snapshot WHERE id = $1) AND snapshot = $1");
+        self.run(forget.bind(id.to_string()))
     }
 
     fn hold_layer(
@@ -338,8 +119,9 @@ impl Unit {
         layer: LayerId,
     ) -> Result<(), StoreError> {
         self.run(
-            sql("INSERT INTO snapshot_layer (snapshot, disk, layer) VALUES ($1, $2, $3)
-             ON CONFLICT (snapshot, disk) DO UPDATE SET layer = $3")
+            sql("INSERT INTO snapshot_layer (vm, snapshot, disk, layer)
+             VALUES ((SELECT vm FROM snapshot WHERE id = $1), $1, $2, $3)
+             ON CONFLICT (vm, snapshot, disk) DO UPDATE SET layer = $3")
             .bind(id.to_string())
             .bind(disk.to_string())
             .bind(layer.to_string()),
@@ -402,16 +184,7 @@ impl Unit {
     }
 }
 
-fn listed(row: &Row<'_>, configs: &mut Same<Config>) -> Result<ListedSnapshot, StoreError> {
-    Ok(ListedSnapshot {
-        snapshot: snapshot(row, configs)?,
-        vm_name: row.get("vm_name")?,
-        current: row.get("current")?,
-        size_bytes: count(row, "size_bytes")?,
-    })
-}
-
-fn snapshot(row: &Row<'_>, configs: &mut Same<Config>) -> Result<Snapshot, StoreError> {
+pub(crate) fn snapshot(row: &Row<'_>, configs: &mut Same<Config>) -> Result<Snapshot, StoreError> {
     let pause_ms: Option<i64> = row.get("pause_ms")?;
     let moment = |column| Ok::<_, StoreError>(row.get::<Option<i64>>(column)?.map(Moment));
     Ok(Snapshot {

@@ -245,7 +245,7 @@ impl Unit {
 
     fn remove_vm(&mut self, vm: VmId) -> Result<(), StoreError> {
         let statements = [
-            "DELETE FROM snapshot_layer WHERE snapshot IN (SELECT id FROM snapshot WHERE vm = $1)",
+            "DELETE FROM snapshot_layer WHERE vm = $1",
             "DELETE FROM snapshot WHERE vm = $1",
             "DELETE FROM active WHERE vm = $1",
             "DELETE FROM layer WHERE vm = $1",

@@ -1,13 +1,17 @@
-//! A keyword finds what has it in its name, and nothing else, whatever letters it is of (C31, E20).
+//! A keyword finds what has it, and nothing else, whatever letters it is of (C31, E20); page after
+//! page in order, whatever clocks did.
 
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tintype_model::access::Reach;
+use tintype_model::change::Change;
 use tintype_model::config::{Accel, Config, Platform};
 use tintype_model::settings::Settings;
+use tintype_model::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
+use tintype_model::timeline::Timeline;
 use tintype_model::vm::{Vm, VmState};
-use tintype_model::{AccountId, Moment, VmId};
-use tintype_store::{Order, Page, Store, VmFilter};
+use tintype_model::{AccountId, Moment, SnapshotId, VmId};
+use tintype_store::{Order, Page, SnapshotFilter, Store, VmFilter};
 use uuid::Uuid;
 
 fn vm(n: u128, name: &str) -> Vm {
@@ -42,7 +46,88 @@ async fn found(names: &[String], keyword: &str) -> Vec<String> {
     found.into_iter().map(|listed| listed.vm.name).collect()
 }
 
+fn snapshot(n: u128, name: &str, created_at: i64) -> Snapshot {
+    let vm = vm(1, "vm");
+    Snapshot {
+        id: SnapshotId(Uuid::from_u128(n)),
+        vm: vm.id,
+        name: name.to_owned(),
+        description: String::new(),
+        kind: Kind::Disk,
+        consistency: Consistency::Crash,
+        state: SnapshotState::Ready,
+        reason: None,
+        parent: None,
+        created_at: Moment(created_at),
+        ready_at: None,
+        saving: None,
+        pause_ms: None,
+        memory_bytes: 0,
+        config: vm.config,
+        layers: BTreeMap::new(),
+        created_by: String::new(),
+        expires_at: None,
+        protected: false,
+        safety: false,
+        verified_at: None,
+    }
+}
+
+/// The ids of the snapshots with a keyword, gathered page by page.
+async fn paged(snapshots: &[Snapshot], keyword: &str, order: Order, limit: u32) -> Vec<SnapshotId> {
+    let store = Store::in_memory(|| false).unwrap();
+    let mut unit = store.write().await.unwrap();
+    let vm = vm(1, "vm");
+    unit.add_vm(&vm).unwrap();
+    let added: Vec<Change> = snapshots
+        .iter()
+        .map(|snapshot| Change::SnapshotAdded(Box::new(snapshot.clone())))
+        .collect();
+    unit.record(&mut Timeline::of(vm), &added).unwrap();
+    let filter = SnapshotFilter { keywords: vec![keyword.to_owned()], ..SnapshotFilter::default() };
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = Page::new(order, after, Some(limit));
+        let listed = unit.snapshots(Reach::All, &filter, &page).unwrap();
+        let Some(last) = listed.last().map(|listed| &listed.snapshot) else { return found };
+        after = Some(page.place(last.created_at.0, &last.name, last.id.0));
+        found.extend(listed.iter().map(|listed| listed.snapshot.id));
+    }
+}
+
 proptest! {
+    #[test]
+    fn pages_with_a_keyword_are_in_order_whatever_clocks_did(
+        made in prop::collection::vec(
+            (0..30_i64, any::<u128>(), "(old|older|golden) [a-c]"), 0..60,
+        ),
+        limit in 1..8_u32,
+        order in prop::sample::select(vec![
+            Order::Oldest, Order::Newest, Order::Name, Order::NameBackwards,
+        ]),
+        set_back in 0..3_usize,
+    ) {
+        let mut clock = 0;
+        let made = made.into_iter().enumerate().map(|(n, (step, id, name))| {
+            // Often several in a moment, and now and then a clock that was set back.
+            clock += if n % 20 < set_back { -step } else { step / 10 };
+            snapshot(id, &format!("{name}{n}"), clock)
+        });
+        let made: Vec<Snapshot> = made.collect();
+        let mut wanted: Vec<&Snapshot> =
+            made.iter().filter(|snapshot| snapshot.name.contains("olde")).collect();
+        match order {
+            Order::Oldest | Order::Newest => wanted.sort_by_key(|s| (s.created_at, s.id)),
+            Order::Name | Order::NameBackwards => wanted.sort_by_key(|s| (&s.name, s.id)),
+        }
+        if matches!(order, Order::Newest | Order::NameBackwards) {
+            wanted.reverse();
+        }
+        let wanted: Vec<SnapshotId> = wanted.into_iter().map(|snapshot| snapshot.id).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        prop_assert_eq!(runtime.block_on(paged(&made, "olde", order, limit)), wanted);
+    }
+
     #[test]
     fn a_keyword_finds_what_has_it(
         names in prop::collection::btree_set("[aB\"% _\\\\1é-]{0,9}", 0..40),
