@@ -106,6 +106,8 @@ fn progress(result: rustix::io::Result<()>, told: i64, asked: u64) -> io::Result
             thread::yield_now();
             0
         })),
+        // Its process ended.
+        Err(Errno::SRCH) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(error) => Err(error.into()),
     }
 }
@@ -120,6 +122,8 @@ mod tests {
         assert_eq!(progress(Err(Errno::EXIST), -17, 4 * PAGE).unwrap(), PAGE);
         assert_eq!(progress(Err(Errno::AGAIN), 8192, 4 * PAGE).unwrap(), 8192);
         assert_eq!(progress(Err(Errno::AGAIN), -11, 4 * PAGE).unwrap(), 0);
-        assert!(progress(Err(Errno::SRCH), -3, 4 * PAGE).is_err());
+        let gone = progress(Err(Errno::SRCH), -3, 4 * PAGE).unwrap_err();
+        assert_eq!(gone.kind(), std::io::ErrorKind::BrokenPipe);
+        assert!(progress(Err(Errno::FAULT), -14, 4 * PAGE).is_err());
     }
 }

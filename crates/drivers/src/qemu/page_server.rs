@@ -378,18 +378,17 @@ impl<'a> Pages<'a> {
         self.direct.is_some() && self.layout.blocks[block].name == MAIN
     }
 
-    /// Puts pages where the machine looks for them. If that cannot be, the stream is left.
-    fn place(&mut self, at: u64, count: u64) -> bool {
-        let Some(direct) = &self.direct else { return false };
-        let placed = match &self.content[..(count * PAGE) as usize] {
-            [] => direct.place_zeros(at * PAGE),
-            content => direct.place(at * PAGE, content),
+    /// Puts pages of a block where the machine looks for them, if there is a way. Where it fails
+    /// nobody knows which of them are there: the stream is no way out, whoever goes on may look.
+    fn place(&self, block: usize, at: u64, count: u64) -> Result<bool, ServeError> {
+        let Some(direct) = self.direct.as_ref().filter(|_| self.goes_directly(block)) else {
+            return Ok(false);
         };
-        if let Err(error) = &placed {
-            tracing::debug!(%error, "placing pages directly");
-            self.direct = None;
+        match &self.content[..(count * PAGE) as usize] {
+            [] => direct.place_zeros(at * PAGE)?,
+            content => direct.place(at * PAGE, content)?,
         }
-        placed.is_ok()
+        Ok(true)
     }
 
     /// Answers who waits now or within a while.
@@ -458,10 +457,9 @@ impl<'a> Pages<'a> {
                 at += 1;
                 continue;
             }
-            let directly = self.goes_directly(run.block);
             if !filled {
                 self.sent[run.block].set(at);
-                if !(directly && self.place(at, 0)) {
+                if !self.place(run.block, at, 0)? {
                     part.page(run.block, &block.name, at * PAGE, None);
                 }
                 at += 1;
@@ -472,7 +470,7 @@ impl<'a> Pages<'a> {
             let together = (at..end.min(at + LEAP)).take_while(wanted).count() as u64;
             let content = &mut self.content[..(together * PAGE) as usize];
             self.file.read_exact_at(content, block.pages_at + at * PAGE)?;
-            if directly && self.place(at, together) {
+            if self.place(run.block, at, together)? {
                 (at..at + together).for_each(|page| self.sent[run.block].set(page));
                 at += together;
                 continue;
