@@ -2,6 +2,7 @@
 
 use crate::world::{World, vms_processes};
 use anyhow::{Context, Result, bail};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tintype_wire::rest::{
@@ -116,6 +117,17 @@ impl TestVm {
     /// Its folder in the pool.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The files that are kept beside its folder as long as it is served memory from them.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn served_from(&self) -> Result<Vec<String>> {
+        let notes = self.folder.with_file_name(".instances").join(self.id.to_string());
+        let names =
+            fs::read_dir(notes)?.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| name.ends_with(".memory") || name.ends_with(".direct")).collect())
     }
 
     /// The processes that run for it.

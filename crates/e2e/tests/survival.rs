@@ -157,10 +157,6 @@ fn memory_arrives_whoever_dies() -> Result<()> {
         assert!(Instant::now() < until, "nobody is served any more");
         thread::sleep(Duration::from_millis(100));
     }
-    let notes = world.pool().join(".instances").join(vm.id.to_string());
-    let kept = fs::read_dir(notes)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let of_serving = |name: &String| name.ends_with(".memory") || name.ends_with(".direct");
-    let kept: Vec<String> = kept.filter(of_serving).collect();
-    assert_eq!(kept, [""; 0]);
+    assert_eq!(vm.served_from()?, [""; 0]);
     Ok(())
 }

@@ -302,12 +302,16 @@ impl Bench {
         let mut back = Row::new(REVERT, self.memory);
         let mut standstill = Row::new("revert: standstill", self.memory);
         let mut worst = Row::new(WORST, self.memory);
-        let mut whole = Row::new("revert: until a memory snapshot is taken again", self.memory);
+        let mut whole = Row::new("revert: first tick until memory is in", self.memory);
+        let mut again = Row::new("revert: the next memory snapshot, standstill", self.memory);
         for n in 0..runs {
             let (from, first) = self.revert(&base)?;
             back.add(first - from);
+            if n % 4 == 1 {
+                whole.add(self.memory_in()?.saturating_duration_since(first));
+            }
             // Long enough that the next revert goes back by some ticks.
-            thread::sleep(Duration::from_secs(2));
+            thread::sleep(Duration::from_secs(2).saturating_sub(first.elapsed()));
             let gap = self.pulse.ticks().largest_gap(from, first + SETTLE);
             standstill.add(gap.context("it ticks")?.length);
             if n % 4 == 0 {
@@ -318,14 +322,25 @@ impl Bench {
                 let fewest = counts.min().unwrap_or(0);
                 worst.taken.push(fewest as f64 * 100.0 / usual);
             } else if n % 4 == 1 {
-                let again = Instant::now();
+                let from = Instant::now();
                 let next = self.vm.snapshot(&self.world, "next", MEMORY)?;
-                whole.add(again.elapsed());
+                let gap = self.pulse.ticks().largest_gap(from, Instant::now());
+                again.add(gap.context("it ticks")?.length);
                 self.vm.delete(&self.world, &next, "one")?;
             }
             Pool::settled(&self.world, &self.vm)?;
         }
-        Ok(vec![back, standstill, worst, whole])
+        Ok(vec![back, standstill, worst, whole, again])
+    }
+
+    /// When no memory is kept to be served any more.
+    fn memory_in(&self) -> Result<Instant> {
+        let until = Instant::now() + Duration::from_secs(120);
+        while !self.vm.served_from()?.is_empty() {
+            ensure!(Instant::now() < until, "memory is not in");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Instant::now())
     }
 
     /// Goes back; answers when it was asked for, and when the guest that was taken ticked first.
