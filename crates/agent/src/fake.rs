@@ -17,7 +17,7 @@ use tintype_model::layer::Format;
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, Journaled, OnRecord, Progress};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 const GIB: u64 = 1 << 30;
@@ -90,12 +90,8 @@ impl Agent for FakeAgent {
         self.hand.forget(id);
     }
 
-    async fn forget_but(
-        &self,
-        open: BTreeSet<EffectId>,
-        known: BTreeSet<VmId>,
-    ) -> BTreeMap<EffectId, VmId> {
-        self.hand.forget_but(&open, &known)
+    async fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
+        self.hand.journaled()
     }
 
     async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {

@@ -3,7 +3,7 @@
 use crate::journal::{Journals, Known};
 use crate::litter::Litter;
 use crate::perform;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -12,8 +12,8 @@ use std::time::Duration;
 use tintype_drivers::Host;
 use tintype_model::effect::{Effect, Facts, Outcome};
 use tintype_model::refusal::Code;
-use tintype_model::{EffectId, Refusal, VmId};
-use tintype_wire::agent::{OnRecord, Progress};
+use tintype_model::{EffectId, Refusal};
+use tintype_wire::agent::{Journaled, OnRecord, Progress};
 
 /// How long to wait before a journal that cannot be read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ pub struct Hand<H> {
     journals: Journals,
     /// What effects have left; their journals stay until it is gone.
     litter: Mutex<BTreeMap<EffectId, Left>>,
+    /// How those effects ended whose end could not be noted.
+    unnoted: Mutex<BTreeMap<EffectId, Outcome>>,
 }
 
 /// What an effect has left.
@@ -38,7 +40,7 @@ struct Left {
 impl<H: Host> Hand<H> {
     /// A hand that takes up what the journals know.
     pub fn new(host: H, journals: Journals) -> Self {
-        Self { host, journals, litter: Mutex::default() }
+        Self { host, journals, litter: Mutex::default(), unnoted: Mutex::default() }
     }
 
     /// What it acts on.
@@ -55,7 +57,7 @@ impl<H: Host> Hand<H> {
         progress: Arc<Mutex<Progress>>,
         stop: &Arc<AtomicBool>,
     ) -> Outcome {
-        let outcome = self.journaled(id, effect, progress, stop).unwrap_or_else(|error| {
+        let outcome = self.act_by_journal(id, effect, progress, stop).unwrap_or_else(|error| {
             let reason = Refusal::new(Code::StorageFailed).detail(format!("host journal: {error}"));
             let running = self.host.hypervisor().state(effect.vm()).is_live();
             Outcome::Failed(reason, Facts { running, ..Facts::default() })
@@ -69,13 +71,16 @@ impl<H: Host> Hand<H> {
         outcome
     }
 
-    fn journaled(
+    fn act_by_journal(
         &self,
         id: EffectId,
         effect: &Effect,
         progress: Arc<Mutex<Progress>>,
         stop: &Arc<AtomicBool>,
     ) -> io::Result<Outcome> {
+        if let Some(outcome) = self.unnoted.lock().expect("no holder panics").get(&id) {
+            return Ok(outcome.clone());
+        }
         let known = self.known(id);
         if let Known::Ended(outcome) = known {
             return Ok(outcome);
@@ -90,9 +95,11 @@ impl<H: Host> Hand<H> {
                 perform::perform(&self.host, effect, &mut journal, stop)
             }
         };
-        // What has happened has happened: without this line it is looked at once more.
+        // What has happened has happened: without this line it is looked at once more by whoever
+        // comes after us.
         if let Err(error) = journal.end(&outcome) {
             tracing::error!(%id, %error, "the end of an effect could not be noted");
+            self.unnoted.lock().expect("no holder panics").insert(id, outcome.clone());
         }
         Ok(outcome)
     }
@@ -118,29 +125,15 @@ impl<H: Host> Hand<H> {
         self.throw_away(id, litter);
     }
 
-    /// Forgets every effect but those that are still open elsewhere, and those on machines that are
-    /// not `known` there and may be taken up by their manifests: how they ended is needed then.
-    /// Answers those of which it is not known how they ended: what they left is for
-    /// [`Hand::settle`].
-    pub fn forget_but(
-        &self,
-        open: &BTreeSet<EffectId>,
-        known: &BTreeSet<VmId>,
-    ) -> BTreeMap<EffectId, VmId> {
-        let mut unsettled = BTreeMap::new();
-        for id in self.journals.all() {
+    /// The effects that were begun and are not forgotten.
+    pub fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
+        let journaled = |id| {
             let vm = self.journals.vm(id);
-            let unknown = vm.filter(|vm| !known.contains(vm));
-            let lost = unknown.is_some_and(|vm| self.host.premises().manifest(vm).is_some());
-            if open.contains(&id) || lost {
-                continue;
-            }
-            match (vm, self.journals.ended(id)) {
-                (Some(vm), Ok(None)) => drop(unsettled.insert(id, vm)),
-                _ => self.forget(id),
-            }
-        }
-        unsettled
+            let ended = !matches!(self.journals.ended(id), Ok(None));
+            let described = vm.is_some_and(|vm| self.host.premises().manifest(vm).is_some());
+            (id, Journaled { vm, ended, described })
+        };
+        self.journals.all().into_iter().map(journaled).collect()
     }
 
     /// Throws away the journal of an effect whose end could not be noted, and what it made, except
@@ -159,6 +152,7 @@ impl<H: Host> Hand<H> {
     }
 
     fn throw_away(&self, id: EffectId, litter: Option<Litter>) {
+        self.unnoted.lock().expect("no holder panics").remove(&id);
         let gone = litter.as_ref().is_none_or(|litter| litter.remove(&self.host));
         if gone {
             self.journals.forget(id);
@@ -168,5 +162,45 @@ impl<H: Host> Hand<H> {
             Some(litter) => all.insert(id, Left { litter, forgotten: true }),
             None => all.remove(&id),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Hand;
+    use crate::Memory;
+    use crate::journal::{Journals, begun};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+    use tintype_drivers::fake::Fake;
+    use tintype_drivers::volume::Volume;
+    use tintype_model::effect::{Effect, Outcome};
+    use tintype_model::{EffectId, VmId};
+    use uuid::Uuid;
+
+    /// Neither by who did it, nor by who comes after and finds that it was begun.
+    #[test]
+    fn what_was_done_is_not_told_as_failed_because_its_end_could_not_be_noted() {
+        let full = Arc::new(AtomicBool::new(false));
+        let fate = Arc::clone(&full);
+        let shelf = Memory::obeying(move || !fate.load(Ordering::SeqCst));
+        let fake = Fake::default();
+        let vm = VmId(Uuid::from_u128(1));
+        fake.prepare(vm).unwrap();
+        // The disk is full from the moment at which the machine goes.
+        fake.obey(move |_| {
+            full.store(true, Ordering::SeqCst);
+            true
+        });
+        let mut hand = Hand::new(fake, Journals::on(shelf.clone()));
+        let (id, effect) = (EffectId(Uuid::from_u128(2)), Effect::DeleteVm { vm });
+        for _ in 0..2 {
+            for _ in 0..2 {
+                let progress = Arc::new(Mutex::new(begun("begun")));
+                let outcome = hand.perform(id, &effect, progress, &Arc::default());
+                assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+            }
+            hand = Hand::new(hand.host, Journals::on(shelf.clone()));
+        }
     }
 }

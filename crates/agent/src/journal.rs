@@ -138,7 +138,11 @@ impl Journals {
         progress: Arc<Mutex<Progress>>,
         stop: Arc<AtomicBool>,
     ) -> io::Result<Journal> {
-        let mut journal = Journal { sheet: self.shelf.open(id)?, progress, stop };
+        let sheet = match self.shelf.open(id) {
+            Err(_) if *known != Known::Nothing => Box::new(Full),
+            opened => opened?,
+        };
+        let mut journal = Journal { sheet, progress, stop };
         // A line that a crash cut short must not run into the next. If the disk is full the effect
         // is recovered all the same.
         let _ = journal.sheet.append("\n", false);
@@ -207,6 +211,16 @@ impl Sheet for File {
     fn append(&mut self, text: &str, durably: bool) -> io::Result<()> {
         self.write_all(text.as_bytes())?;
         if durably { self.sync_data() } else { Ok(()) }
+    }
+}
+
+/// What cannot be written on. An effect that was begun is recovered even so: to answer that it
+/// failed, without having looked, might not be true.
+struct Full;
+
+impl Sheet for Full {
+    fn append(&mut self, _text: &str, _durably: bool) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
     }
 }
 

@@ -25,7 +25,7 @@ use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::refusal::Code;
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, Journaled, OnRecord, Progress};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 /// How long what was found out about who has files open is good for.
@@ -226,12 +226,8 @@ impl Agent for LocalAgent {
         self.shared.hand.forget(id);
     }
 
-    async fn forget_but(
-        &self,
-        open: BTreeSet<EffectId>,
-        known: BTreeSet<VmId>,
-    ) -> BTreeMap<EffectId, VmId> {
-        self.shared.hand.forget_but(&open, &known)
+    async fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
+        self.shared.hand.journaled()
     }
 
     async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {

@@ -11,7 +11,7 @@ use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, Journaled, OnRecord, Progress};
 use tokio::sync::mpsc;
 
 /// The agent of such a host.
@@ -58,14 +58,10 @@ impl Agent for MixedAgent {
         self.real.forget(id).await;
     }
 
-    async fn forget_but(
-        &self,
-        open: BTreeSet<EffectId>,
-        known: BTreeSet<VmId>,
-    ) -> BTreeMap<EffectId, VmId> {
-        let mut unsettled = self.fake.forget_but(open.clone(), known.clone()).await;
-        unsettled.extend(self.real.forget_but(open, known).await);
-        unsettled
+    async fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
+        let mut all = self.fake.journaled().await;
+        all.extend(self.real.journaled().await);
+        all
     }
 
     async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {

@@ -5,7 +5,8 @@ mod told;
 
 use anyhow::Result;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tintype_model::effect::{Facts, Outcome};
 use tintype_model::refusal::Code;
 use tintype_model::tree::Scope;
@@ -112,5 +113,29 @@ async fn what_was_under_way_goes_on_after_a_restart() -> Result<()> {
     let snapshot =
         scene.app.snapshot(&scene.who, SnapshotId(accepted.snapshot.expect("named"))).await?;
     assert_eq!((snapshot.state.as_str(), snapshot.current), ("ready", true));
+    Ok(())
+}
+
+/// Who takes up the host without our database must not find as under way what is over.
+#[tokio::test]
+async fn a_journal_stays_until_the_manifest_tells_of_the_end() -> Result<()> {
+    let scene = Scene::new(ToldAgent::default()).await?;
+    scene.running().await?;
+    scene.agent.full.store(true, Ordering::SeqCst);
+    let new = rest::NewSnapshot { name: Some("one".into()), ..Default::default() };
+    let accepted = scene.app.create_snapshot(&scene.who, How::default(), "web", new).await?;
+    let id = OperationId(accepted.id);
+    let ended = scene.app.operation(&scene.who, id, Duration::from_secs(10)).await?;
+    assert_eq!(ended.state, "succeeded", "the snapshot does not wait for it");
+    let (taken, _) = *scene.agent.performed.lock().unwrap().last().expect("an effect was sent");
+    let forgotten = || scene.agent.forgotten.lock().unwrap().contains(&taken);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!forgotten());
+    scene.agent.full.store(false, Ordering::SeqCst);
+    let until = Instant::now() + Duration::from_secs(30);
+    while !forgotten() {
+        assert!(Instant::now() < until, "it is never forgotten");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     Ok(())
 }

@@ -18,7 +18,7 @@ use tintype_model::finding::{Repair, Sighting};
 use tintype_model::manifest::{Manifest, Survey};
 use tintype_model::vm::VmState;
 use tintype_model::{EffectId, Refusal, VmId};
-use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, Journaled, OnRecord, Progress};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -131,12 +131,8 @@ impl Agent for SimAgent {
         self.lives(self.agent.forget(id)).await;
     }
 
-    async fn forget_but(
-        &self,
-        open: BTreeSet<EffectId>,
-        known: BTreeSet<VmId>,
-    ) -> BTreeMap<EffectId, VmId> {
-        self.lives(self.agent.forget_but(open, known)).await
+    async fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
+        self.lives(self.agent.journaled()).await
     }
 
     async fn settle(&self, id: EffectId, recorded: Option<OnRecord>) {

@@ -22,13 +22,8 @@ pub trait Agent: Send + Sync {
     /// The outcome is recorded; the agent may forget it.
     async fn forget(&self, id: EffectId);
 
-    /// Of all effects on machines that are `known` only these are still to be recorded; the agent
-    /// may forget the others. Answers those whose end could not be noted, to be settled.
-    async fn forget_but(
-        &self,
-        open: BTreeSet<EffectId>,
-        known: BTreeSet<VmId>,
-    ) -> BTreeMap<EffectId, VmId>;
+    /// The effects that were begun and are not forgotten.
+    async fn journaled(&self) -> BTreeMap<EffectId, Journaled>;
 
     /// Throws away what an effect has made whose end could not be noted, except what is `recorded`
     /// of its machine; nothing is if there is no such machine.
@@ -76,6 +71,17 @@ pub trait Agent: Send + Sync {
 
     /// Types into a machine's console.
     async fn type_in(&self, vm: VmId, bytes: Vec<u8>) -> Result<(), Refusal>;
+}
+
+/// What is known on the host of an effect that was begun there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Journaled {
+    /// The machine it is about, if that was written down before all died.
+    pub vm: Option<VmId>,
+    /// Whether its end is known; if not, what it made is to be settled.
+    pub ended: bool,
+    /// Whether there is a manifest by which the machine may be taken up.
+    pub described: bool,
 }
 
 /// What is recorded of a machine.

@@ -207,6 +207,9 @@ impl Hypervisor for Fake {
 
     fn remove(&self, vm: VmId) -> Outcome {
         let mut world = self.world();
+        if !world.machines.contains_key(&vm) {
+            return Outcome::Done(Facts::default());
+        }
         if let Err(Broken(what)) = world.step("remove machine") {
             return failed(Code::StorageFailed, what, Facts::default());
         }

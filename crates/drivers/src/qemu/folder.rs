@@ -166,13 +166,31 @@ impl Folder {
         }
     }
 
-    /// Removes the folder with all that is in it; it may be gone already.
+    /// Removes the folder with all that is in it; it may be gone already. It goes in one step, so
+    /// that no machine is left with a part of its files: what cannot be removed at once lies aside,
+    /// and goes with the next machine.
     pub fn remove(&self) -> io::Result<()> {
         let _ = fs::remove_dir_all(self.notes());
-        match steps::around("file remove machine", || fs::remove_dir_all(&self.path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        if !self.path.exists() {
+            return Ok(());
         }
+        let gone = self.path.with_file_name(".gone");
+        let aside = gone.join(self.path.file_name().unwrap_or_default());
+        let _ = fs::remove_dir_all(&aside);
+        let moved = fs::create_dir_all(&gone)
+            .and_then(|()| steps::around("file remove machine", || fs::rename(&self.path, &aside)));
+        if moved.is_err() {
+            // There may be no room for a folder to move it to.
+            return fs::remove_dir_all(&self.path);
+        }
+        for left in fs::read_dir(&gone)?.flatten() {
+            let cleared = steps::around("file clear machine", || fs::remove_dir_all(left.path()));
+            if let Err(error) = cleared {
+                let folder = left.path();
+                tracing::warn!(%error, folder = %folder.display(), "what is removed takes space");
+            }
+        }
+        Ok(())
     }
 
     /// Gives a file or folder to who guests run as.

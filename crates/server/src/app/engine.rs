@@ -2,6 +2,7 @@
 //! transaction that reads, asks the model and records.
 
 use super::find::unknown_vm;
+use super::journal::Over;
 use super::manifest::Recorded;
 use super::{Answer, App, stored};
 use futures::future::BoxFuture;
@@ -18,7 +19,6 @@ use tintype_model::refusal::Code;
 use tintype_model::timeline::Timeline;
 use tintype_model::{OperationId, Refusal, SnapshotId, VmId};
 use tintype_store::{StoreError, Unit, state_of};
-use tintype_wire::agent::OnRecord;
 
 /// How long to wait before a failed database is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -166,11 +166,12 @@ impl App {
     /// how it ended.
     async fn perform(self: Arc<Self>, operation: Operation, recorded: Option<Recorded>) {
         let mut phase = operation.phase;
-        // Whoever finds the host without our database finds what is done to it.
-        match recorded {
+        // Whoever finds the host without our database finds what is done to it, unless that could
+        // not be written down.
+        let _ = match recorded {
             Some(recorded) => self.describe_as(recorded).await,
             None => self.describe(operation.vm).await,
-        }
+        };
         while let Phase::Performing { id, effect, .. } = phase {
             let outcome = self.agent.perform(id, *effect).await;
             let concluded = loop {
@@ -179,13 +180,9 @@ impl App {
                     Err(error) => self.wait_for_database(&error).await,
                 }
             };
-            // The journal goes once what it knows is written down elsewhere on the host.
             let touched = concluded.iter().flat_map(|(_, after)| after.kick.clone());
-            let touched: BTreeSet<VmId> = touched.chain([operation.vm]).collect();
-            for vm in touched {
-                self.describe(vm).await;
-            }
-            self.agent.forget(id).await;
+            let touched = touched.chain([operation.vm]).collect();
+            self.let_go(Over { id, vm: operation.vm, touched, ended: true }).await;
             let Some((reached, after)) = concluded else { return };
             phase = reached;
             self.carry_on(after).await;
@@ -376,14 +373,7 @@ impl App {
         }
         let known = unit.vm_states()?.into_iter().map(|(vm, ..)| vm).collect();
         drop(unit);
-        for (effect, vm) in self.agent.forget_but(effects, known).await {
-            let timeline = self.store.read().await?.timeline(vm)?;
-            let recorded = timeline.map(|timeline| OnRecord {
-                layers: timeline.layers.into_keys().collect(),
-                snapshots: timeline.snapshots.into_keys().collect(),
-            });
-            self.agent.settle(effect, recorded).await;
-        }
+        self.let_go_but(&effects, &known).await;
         for operation in open {
             self.take_up(operation).await?;
         }

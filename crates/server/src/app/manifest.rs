@@ -30,6 +30,7 @@ impl App {
         loop {
             tokio::time::sleep(EVERY).await;
             let revisions = async { self.store.read().await?.revisions() };
+            self.let_go_of_the_rest().await;
             match revisions.await {
                 Ok(revisions) => {
                     for (vm, revision) in revisions {
@@ -47,8 +48,9 @@ impl App {
         self.described.lock().expect("no holder panics").get(&vm) == Some(&revision)
     }
 
-    /// Writes the manifest of a machine. That it could not be is told, and tried again.
-    pub(super) async fn describe(&self, vm: VmId) {
+    /// Writes the manifest of a machine; answers whether what is there is true, if there is to be
+    /// one. That it could not be written is told, and tried again.
+    pub(super) async fn describe(&self, vm: VmId) -> bool {
         let recorded = async {
             let mut unit = self.store.read().await?;
             let revision = unit.revision(vm)?;
@@ -59,27 +61,34 @@ impl App {
         };
         match recorded.await {
             Ok(Some(recorded)) => self.describe_as(recorded).await,
-            Ok(None) => drop(self.described.lock().expect("no holder panics").remove(&vm)),
-            Err(error) => tracing::warn!(%vm, %error, "a manifest could not be made"),
+            Ok(None) => {
+                self.described.lock().expect("no holder panics").remove(&vm);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%vm, %error, "a manifest could not be made");
+                false
+            }
         }
     }
 
     /// The same, of a machine that was just recorded.
-    pub(super) async fn describe_as(&self, recorded: Recorded) {
+    pub(super) async fn describe_as(&self, recorded: Recorded) -> bool {
         let (vm, revision) = (recorded.timeline.vm.id, recorded.revision);
-        match self.manifest(recorded).await {
-            Ok(None) => {}
-            Ok(Some(manifest)) => match self.agent.describe(vm, manifest).await {
-                Ok(()) => {
-                    let mut described = self.described.lock().expect("no holder panics");
-                    described.insert(vm, revision);
-                }
-                Err(refusal) => {
-                    tracing::warn!(%vm, %refusal, "the manifest of a machine could not be written");
-                }
-            },
-            Err(error) => tracing::warn!(%vm, %error, "a manifest could not be made"),
+        let manifest = match self.manifest(recorded).await {
+            Ok(None) => return true,
+            Ok(Some(manifest)) => manifest,
+            Err(error) => {
+                tracing::warn!(%vm, %error, "a manifest could not be made");
+                return false;
+            }
+        };
+        if let Err(refusal) = self.agent.describe(vm, manifest).await {
+            tracing::warn!(%vm, %refusal, "the manifest of a machine could not be written");
+            return false;
         }
+        self.described.lock().expect("no holder panics").insert(vm, revision);
+        true
     }
 
     async fn manifest(&self, recorded: Recorded) -> Result<Option<Manifest>, StoreError> {

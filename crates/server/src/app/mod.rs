@@ -13,6 +13,7 @@ mod find;
 mod ground;
 mod host;
 mod inventory;
+mod journal;
 mod manifest;
 mod operation;
 mod order;
@@ -30,6 +31,7 @@ pub use ground::{Ground, Machine};
 pub use snapshot::{DeleteTarget, SnapshotQuery};
 pub use vm::{Edited, VmQuery};
 
+use journal::Over;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,6 +60,8 @@ pub struct App {
     attempts: Attempts,
     /// The revision of each machine that its manifest tells of.
     described: Mutex<BTreeMap<VmId, i64>>,
+    /// Effects that the agent is still to forget.
+    over: Mutex<Vec<Over>>,
 }
 
 /// What whoever runs it decides.
@@ -110,6 +114,7 @@ impl App {
             news: watch::Sender::new(()),
             attempts: Attempts::default(),
             described: Mutex::default(),
+            over: Mutex::default(),
         });
         app.take_up_operations().await?;
         app.take_up_reclaims().await?;

@@ -3,6 +3,7 @@
 
 use super::App;
 use super::engine::sharers;
+use super::journal::Over;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -100,8 +101,7 @@ impl App {
                 Err(error) => self.wait_for_database(&error).await,
             }
         };
-        self.describe(vm).await;
-        self.agent.forget(id).await;
+        self.let_go(Over { id, vm, touched: BTreeSet::from([vm]), ended: true }).await;
         if let Some(operation) = waiting {
             if let Outcome::Failed(reason, _) = &outcome {
                 tracing::warn!(%vm, %reason, "giving space back failed");

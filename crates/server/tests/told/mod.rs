@@ -6,6 +6,7 @@ pub mod world;
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -22,7 +23,7 @@ use tintype_model::vm::VmState;
 use tintype_model::{EffectId, OperationId, Refusal, VmId};
 use tintype_server::app::{App, How, Machine, Options};
 use tintype_store::Store;
-use tintype_wire::agent::{Agent, HostFacts, Inspected, OnRecord, Progress};
+use tintype_wire::agent::{Agent, HostFacts, Inspected, Journaled, OnRecord, Progress};
 use tintype_wire::rest;
 use tokio::sync::{Notify, mpsc};
 
@@ -41,6 +42,9 @@ pub struct ToldAgent {
     /// Whether memory cannot be removed, as from a pool that is broken.
     pub keeps: bool,
     pub cancelled: Mutex<BTreeSet<EffectId>>,
+    pub forgotten: Mutex<BTreeSet<EffectId>>,
+    /// Whether manifests cannot be written, as on a pool that is full.
+    pub full: AtomicBool,
     pub wake: Notify,
     pub capped: Limit,
     /// What is seen of machines; of others nothing.
@@ -60,6 +64,8 @@ impl Default for ToldAgent {
             hangs: false,
             keeps: false,
             cancelled: Mutex::default(),
+            forgotten: Mutex::default(),
+            full: AtomicBool::new(false),
             wake: Notify::new(),
             capped: Limit::Unlimited,
             sightings: Mutex::default(),
@@ -99,13 +105,11 @@ impl Agent for ToldAgent {
         }
     }
 
-    async fn forget(&self, _id: EffectId) {}
+    async fn forget(&self, id: EffectId) {
+        self.forgotten.lock().unwrap().insert(id);
+    }
 
-    async fn forget_but(
-        &self,
-        _open: BTreeSet<EffectId>,
-        _known: BTreeSet<VmId>,
-    ) -> BTreeMap<EffectId, VmId> {
+    async fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
         BTreeMap::new()
     }
 
@@ -163,6 +167,9 @@ impl Agent for ToldAgent {
     }
 
     async fn describe(&self, vm: VmId, manifest: Manifest) -> Result<(), Refusal> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(Refusal::new(Code::StorageFailed));
+        }
         // A bench has too many to keep.
         if !self.hangs {
             self.manifests.lock().unwrap().insert(vm, manifest);
