@@ -190,6 +190,7 @@ impl Folder {
                 tracing::warn!(%error, folder = %folder.display(), "what is removed takes space");
             }
         }
+        let _ = fs::remove_dir(&gone);
         Ok(())
     }
 
