@@ -32,7 +32,7 @@ const LATER: &[(char, &[u32], &str)] = &[
     ('C', &[4, 5, 10, 13, 14, 15, 16], "other storage and migration; files are there"),
     ('C', &[26, 30, 35], "pages"),
     ('E', &[1, 41, 42, 43, 44, 45], "Hyper-V"),
-    ('E', &[14], "schedules"),
+    ('E', &[14], "backups: schedules come with them"),
     ('E', &[24], "pages"),
     ('E', &[38], "images: volume snapshots come with them"),
     ('P', &[5, 20, 31], "images: volume snapshots come with them"),
