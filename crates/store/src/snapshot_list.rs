@@ -58,8 +58,8 @@ const ACCOUNTS_FEW: usize = 64;
 /// So many late snapshots may be set apart; with more, all are put in the order of the page.
 const LATE_FEW: usize = 2000;
 
-/// So many rows are read at once at least, once the first have been.
-const LEAST_READ: usize = 16;
+/// So many rows are read at once at least, however short the page.
+const LEAST_READ: usize = 32;
 
 /// Where a row stands in the order of time.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -227,7 +227,7 @@ impl Unit {
         Page { limit: u32::MAX, ..page.clone() }.push_order(&mut places, "snapshot");
         let places: Vec<i64> = self.all(places, |row| row.get("seq"))?;
         let (length, mut found) = (page.limit as usize, Vec::new());
-        for some in places.chunks(length) {
+        for some in places.chunks(length.max(LEAST_READ)) {
             found.extend(self.places_in(some, conditions)?);
             if found.len() >= length {
                 break;

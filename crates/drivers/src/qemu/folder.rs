@@ -171,22 +171,22 @@ impl Folder {
     /// and goes with the next machine.
     pub fn remove(&self) -> io::Result<()> {
         let _ = fs::remove_dir_all(self.notes());
-        if !self.path.exists() {
-            return Ok(());
-        }
         let gone = self.path.with_file_name(".gone");
-        let aside = gone.join(self.path.file_name().unwrap_or_default());
-        let _ = fs::remove_dir_all(&aside);
-        let moved = fs::create_dir_all(&gone)
-            .and_then(|()| steps::around("file remove machine", || fs::rename(&self.path, &aside)));
-        if moved.is_err() {
-            // There may be no room for a folder to move it to.
-            return fs::remove_dir_all(&self.path);
+        if self.path.try_exists()? {
+            let aside = gone.join(self.path.file_name().unwrap_or_default());
+            let _ = fs::remove_dir_all(&aside);
+            let moves = || fs::rename(&self.path, &aside);
+            let moved = fs::create_dir_all(&gone)
+                .and_then(|()| steps::around("file remove machine", moves));
+            if moved.is_err() {
+                // There may be no room for a folder to move it to.
+                fs::remove_dir_all(&self.path)?;
+            }
         }
-        for left in fs::read_dir(&gone)?.flatten() {
-            let cleared = steps::around("file clear machine", || fs::remove_dir_all(left.path()));
+        for left in fs::read_dir(&gone).into_iter().flatten().flatten() {
+            let folder = left.path();
+            let cleared = steps::around("file clear machine", || fs::remove_dir_all(&folder));
             if let Err(error) = cleared {
-                let folder = left.path();
                 tracing::warn!(%error, folder = %folder.display(), "what is removed takes space");
             }
         }
@@ -210,5 +210,35 @@ impl Folder {
             return Vec::new();
         };
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Folder;
+    use std::fs;
+
+    /// Who died after it was moved aside left it there.
+    #[test]
+    fn what_was_moved_aside_is_cleared_though_the_machine_is_gone() {
+        let pool = tempfile::tempdir().unwrap();
+        let folder = Folder::new(pool.path().join("machine"), None);
+        fs::create_dir_all(folder.path().join("run/1")).unwrap();
+        fs::create_dir_all(pool.path().join(".gone/machine/run")).unwrap();
+        for _ in 0..2 {
+            folder.remove().unwrap();
+            assert_eq!(fs::read_dir(pool.path()).unwrap().count(), 0);
+            fs::create_dir_all(pool.path().join(".gone/machine")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_moved_aside_is_removed_where_it_is() {
+        let pool = tempfile::tempdir().unwrap();
+        let folder = Folder::new(pool.path().join("machine"), None);
+        fs::create_dir(folder.path()).unwrap();
+        fs::write(pool.path().join(".gone"), "in the way").unwrap();
+        folder.remove().unwrap();
+        assert!(!folder.path().exists());
     }
 }

@@ -29,8 +29,8 @@ impl App {
     pub(super) async fn keep_manifests(self: Arc<Self>) {
         loop {
             tokio::time::sleep(EVERY).await;
-            let revisions = async { self.store.read().await?.revisions() };
             self.let_go_of_the_rest().await;
+            let revisions = async { self.store.read().await?.revisions() };
             match revisions.await {
                 Ok(revisions) => {
                     for (vm, revision) in revisions {
