@@ -8,7 +8,6 @@ use crate::settings::Limit;
 use crate::snapshot::{Kind, Snapshot, SnapshotState};
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// What a create reserves beside the memory: device state, and what new layers take at once.
 pub const MARGIN_BYTES: u64 = 32 << 20;
@@ -103,11 +102,12 @@ impl Timeline {
     /// holds it: what a linked clone lies on is not the clone's, and cloning makes nobody's
     /// snapshots cost less.
     fn frozen(&self) -> impl Iterator<Item = &Layer> {
-        let active: BTreeSet<LayerId> = self.active.values().copied().collect();
-        let held = self.snapshots.values().flat_map(|snapshot| snapshot.layers.values());
-        let held: BTreeSet<LayerId> = held.copied().collect();
+        let held = |layer: LayerId| {
+            self.snapshots.values().any(|snapshot| snapshot.layers.values().any(|&id| id == layer))
+        };
         self.layers.values().filter(move |layer| {
-            !active.contains(&layer.id) && (!layer.shared || held.contains(&layer.id))
+            let active = self.active.values().any(|&id| id == layer.id);
+            !active && (!layer.shared || held(layer.id))
         })
     }
 }

@@ -265,13 +265,16 @@ pub struct Space {
 /// What deleting each snapshot by itself would give back: its memory, and the layers that nothing
 /// else is made of.
 pub fn freed_by_each(timeline: &Timeline) -> BTreeMap<SnapshotId, u64> {
-    let mut holders: BTreeMap<LayerId, usize> = BTreeMap::new();
     let held = timeline.snapshots.values().flat_map(|snapshot| snapshot.layers.values());
-    for &layer in held.chain(timeline.active.values()) {
-        *holders.entry(layer).or_default() += 1;
-    }
-    let parents: BTreeSet<LayerId> = timeline.layers.values().filter_map(|l| l.parent).collect();
-    let frees = |layer: &LayerId| holders[layer] == 1 && !parents.contains(layer);
+    let mut held: Vec<LayerId> = held.chain(timeline.active.values()).copied().collect();
+    held.sort_unstable();
+    let mut parents: Vec<LayerId> = timeline.layers.values().filter_map(|l| l.parent).collect();
+    parents.sort_unstable();
+    let held_once = |layer: &LayerId| {
+        let at = held.partition_point(|other| other < layer);
+        held.get(at + 1) != Some(layer)
+    };
+    let frees = |layer: &LayerId| held_once(layer) && parents.binary_search(layer).is_err();
     let freed = |snapshot: &Snapshot| {
         let layers = snapshot.layers.values().filter(|layer| frees(layer));
         let sizes = layers.filter_map(|layer| Some(timeline.layers.get(layer)?.size_bytes));

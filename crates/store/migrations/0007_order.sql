@@ -8,7 +8,16 @@ UPDATE snapshot SET late = TRUE WHERE seq IN (
         ) AS latest FROM snapshot
     ) WHERE created_at < latest
 );
-CREATE INDEX snapshot_late ON snapshot (seq) WHERE late;
+CREATE INDEX snapshot_late ON snapshot (created_at) WHERE late;
+
+-- All of a snapshot, beside the others of its machine: a timeline is read whole, and its snapshots
+-- were made over a long time, each on another page.
+DROP INDEX snapshot_of_vm;
+CREATE INDEX snapshot_of_vm ON snapshot (
+    vm, created_at, id, account, name, description, kind, consistency, state, reason, parent,
+    created_by, ready_at, verified_at, expires_at, protected, safety, pause_ms, memory_bytes,
+    size_bytes, config, memory_mark, saving, late
+);
 
 -- What a machine's layers are, and which of them its snapshots hold, lies together: a timeline is
 -- read whole, and what its machine has was made over a long time.

@@ -17,6 +17,7 @@ mod reader;
 mod seed;
 mod seen;
 mod snapshot;
+mod snapshot_few;
 mod snapshot_list;
 mod sql;
 mod timeline;
@@ -62,6 +63,10 @@ const SCHEMA: &[M<'_>] = &[
 
 /// How many statements a connection keeps prepared.
 const STATEMENTS: usize = 256;
+
+/// How much of the file the connection that writes keeps in memory, in KiB below zero: also what is
+/// not committed yet, which else is written twice.
+const WRITER_CACHE: i32 = -32 << 10;
 
 /// Why the database could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +135,9 @@ impl Store {
         writes.pragma_update(None, "synchronous", "full")?;
         writes.pragma_update(None, "wal_autocheckpoint", 0)?;
         Migrations::from_slice(SCHEMA).to_latest(&mut writes)?;
+        writes.pragma_update(None, "cache_size", WRITER_CACHE)?;
+        // What units change and may take back is kept in memory.
+        writes.pragma_update(None, "temp_store", "memory")?;
         let readers = Readers::open(|| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))?;
         let empties = connect(path, OpenFlags::default())?;
         let writer = Arc::new(Writer::with_committer(writes, empties));
@@ -198,6 +206,12 @@ impl Unit {
             Inner::Reads(_) => Ok(()),
             Inner::Writes(turn) => turn.commit().await,
         }
+    }
+
+    /// How many rows its connection has changed so far: of a database in memory, everybody, so
+    /// that what was read stays true as long as this does.
+    pub fn rows_changed(&self) -> u64 {
+        self.connection().total_changes()
     }
 
     fn connection(&self) -> &Connection {

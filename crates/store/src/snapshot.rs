@@ -9,6 +9,8 @@ use tintype_model::config::Config;
 use tintype_model::snapshot::{Kind, Snapshot, SnapshotState};
 use tintype_model::{AccountId, DiskId, LayerId, Moment, SnapshotId, VmId};
 
+const OF_VM: &str = "SELECT * FROM snapshot WHERE vm = $1";
+
 impl Unit {
     /// The machine that a snapshot is of.
     ///
@@ -21,7 +23,7 @@ impl Unit {
 
     /// Every snapshot of a machine.
     pub(crate) fn snapshots_of(&mut self, vm: VmId) -> Result<Vec<Snapshot>, StoreError> {
-        let found = sql("SELECT * FROM snapshot WHERE vm = $1").bind(vm.to_string());
+        let found = sql(OF_VM).bind(vm.to_string());
         let mut configs = Same::none();
         let found = self.all(found, |row| snapshot(row, &mut configs))?;
         let mut snapshots: BTreeMap<SnapshotId, Snapshot> =
@@ -185,8 +187,8 @@ impl Unit {
 }
 
 pub(crate) fn snapshot(row: &Row<'_>, configs: &mut Same<Config>) -> Result<Snapshot, StoreError> {
-    let pause_ms: Option<i64> = row.get("pause_ms")?;
     let moment = |column| Ok::<_, StoreError>(row.get::<Option<i64>>(column)?.map(Moment));
+    // In the order of the columns, as they are found soonest.
     Ok(Snapshot {
         id: id(row, "id")?,
         vm: id(row, "vm")?,
@@ -198,16 +200,33 @@ pub(crate) fn snapshot(row: &Row<'_>, configs: &mut Same<Config>) -> Result<Snap
         reason: maybe_json(row, "reason")?,
         parent: maybe_id(row, "parent")?,
         created_at: Moment(row.get("created_at")?),
-        ready_at: moment("ready_at")?,
-        saving: maybe_json(row, "saving")?,
-        pause_ms: pause_ms.map(|ms| u64::try_from(ms).unwrap_or(0)),
-        memory_bytes: count(row, "memory_bytes")?,
-        config: configs.read(row, "config")?,
-        layers: BTreeMap::new(),
         created_by: row.get("created_by")?,
+        ready_at: moment("ready_at")?,
+        verified_at: moment("verified_at")?,
         expires_at: moment("expires_at")?,
         protected: row.get("protected")?,
         safety: row.get("safety")?,
-        verified_at: moment("verified_at")?,
+        pause_ms: row.get::<Option<i64>>("pause_ms")?.map(|ms| u64::try_from(ms).unwrap_or(0)),
+        memory_bytes: count(row, "memory_bytes")?,
+        config: configs.read(row, "config")?,
+        saving: maybe_json(row, "saving")?,
+        layers: BTreeMap::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OF_VM;
+    use crate::Store;
+    use crate::sql::sql;
+
+    #[tokio::test]
+    async fn what_a_machine_has_is_read_from_where_it_lies_together() {
+        let store = Store::in_memory(|| false).unwrap();
+        let mut unit = store.write().await.unwrap();
+        let mut query = sql("EXPLAIN QUERY PLAN ");
+        query.push(OF_VM);
+        let plan: Vec<String> = unit.all(query.bind("vm"), |row| row.get("detail")).unwrap();
+        assert_eq!(plan, ["SEARCH snapshot USING COVERING INDEX snapshot_of_vm (vm=?)"]);
+    }
 }

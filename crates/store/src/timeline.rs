@@ -56,6 +56,11 @@ impl Unit {
         changes: &[Change],
     ) -> Result<(), StoreError> {
         let (vm, account) = (timeline.vm.id, timeline.vm.account);
+        if changes.is_empty() {
+            // All that follows from it is as it was; only its operation has moved on.
+            let query = sql("UPDATE vm SET revision = revision + 1 WHERE id = $1");
+            return self.run(query.bind(vm.to_string()));
+        }
         // What another machine has done to what is shared with this one was recorded by itself.
         self.mark_shared(timeline)?;
         let mut others = self.sharers_if(timeline, changes)?;

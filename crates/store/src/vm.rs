@@ -2,7 +2,7 @@
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, word};
 use crate::sql::{Row, sql};
-use crate::words::Worded;
+use crate::words::{Worded, push_rows};
 use crate::{Page, StoreError, Unit, reach};
 use tintype_model::access::Reach;
 use tintype_model::quota::Usage;
@@ -129,7 +129,11 @@ impl Unit {
             query.push(" AND vm.state = ").push_bind(word(&state));
         }
         if let Some(keyword) = &filter.keyword {
-            self.keyword(Worded::Vm, keyword)?.push(&mut query);
+            let keyword = self.keyword(Worded::Vm, keyword)?;
+            if let Some(rows) = self.few_rows(&keyword)? {
+                push_rows(&mut query, Worded::Vm, &rows);
+            }
+            keyword.push(&mut query);
         }
         page.push_start(&mut query, "vm");
         page.push_order(&mut query, "vm");

@@ -60,26 +60,19 @@ impl Worded {
 pub(crate) struct Keyword<'a> {
     table: Worded,
     keyword: &'a str,
-    /// The rows that may have it, where these are few.
-    rows: Option<Vec<i64>>,
+    /// What the index of words is asked for: a part of it, or all of it. Nothing where certainly
+    /// many rows have that.
+    words: Option<String>,
 }
 
 impl Keyword<'_> {
-    /// The rows that may have it, where these are few.
-    pub(crate) fn rows(&self) -> Option<&[i64]> {
-        self.rows.as_deref()
-    }
-
-    /// Goes on with the condition that a row has it, whichever that may be.
-    pub(crate) fn push(&self, query: &mut Query) {
-        if let Some(rows) = &self.rows {
-            push_rows(query, self.table, rows);
-        }
-        self.push_text(query);
+    /// What the index of words is asked for, unless certainly many rows have that.
+    pub(crate) fn words(&self) -> Option<&str> {
+        self.words.as_deref()
     }
 
     /// Goes on with the condition that a row has it.
-    pub(crate) fn push_text(&self, query: &mut Query) {
+    pub(crate) fn push(&self, query: &mut Query) {
         query.push(" AND (FALSE");
         for column in self.table.columns() {
             query.push(format!(" OR {column} LIKE ")).push_bind(pattern(self.keyword));
@@ -104,13 +97,9 @@ impl Unit {
         table: Worded,
         keyword: &'a str,
     ) -> Result<Keyword<'a>, StoreError> {
-        Ok(Keyword { table, keyword, rows: self.rows_with(table, keyword)? })
-    }
-
-    fn rows_with(&mut self, table: Worded, keyword: &str) -> Result<Option<Vec<i64>>, StoreError> {
         let letters: Vec<char> = keyword.chars().collect();
         if letters.len() < LEAST {
-            return Ok(None);
+            return Ok(Keyword { table, keyword, words: None });
         }
         let last = self.last_row(table)?;
         let threes: Vec<String> =
@@ -119,11 +108,22 @@ impl Unit {
             rarest_part(threes.len(), |at| self.estimate(table, &quoted(&threes[at]), last))?;
         let part: String = letters[part].iter().collect();
         for words in [quoted(&part), quoted(keyword)] {
-            // Certainly too many, however rough the guess.
-            if self.estimate(table, &words, last)? > 4 * FEW {
-                continue;
+            // However rough the guess.
+            if self.estimate(table, &words, last)? <= 4 * FEW {
+                return Ok(Keyword { table, keyword, words: Some(words) });
             }
-            let rows = self.matching(table, &words, FEW, 0)?;
+        }
+        Ok(Keyword { table, keyword, words: None })
+    }
+
+    /// The rows that may have a keyword, where these are few.
+    pub(crate) fn few_rows(
+        &mut self,
+        keyword: &Keyword<'_>,
+    ) -> Result<Option<Vec<i64>>, StoreError> {
+        let Some(words) = keyword.words() else { return Ok(None) };
+        for words in [words, &quoted(keyword.keyword)] {
+            let rows = self.matching(keyword.table, words, FEW, 0)?;
             if rows.len() < FEW {
                 return Ok(Some(rows));
             }

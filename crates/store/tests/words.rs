@@ -73,8 +73,13 @@ fn snapshot(n: u128, name: &str, created_at: i64) -> Snapshot {
     }
 }
 
-/// The ids of the snapshots with a keyword, gathered page by page.
-async fn paged(snapshots: &[Snapshot], keyword: &str, order: Order, limit: u32) -> Vec<SnapshotId> {
+/// The ids of the snapshots that a filter lets through, gathered page by page.
+async fn paged(
+    snapshots: &[Snapshot],
+    filter: &SnapshotFilter,
+    order: Order,
+    limit: u32,
+) -> Vec<SnapshotId> {
     let store = Store::in_memory(|| false).unwrap();
     let mut unit = store.write().await.unwrap();
     let vm = vm(1, "vm");
@@ -84,11 +89,10 @@ async fn paged(snapshots: &[Snapshot], keyword: &str, order: Order, limit: u32) 
         .map(|snapshot| Change::SnapshotAdded(Box::new(snapshot.clone())))
         .collect();
     unit.record(&mut Timeline::of(vm), &added).unwrap();
-    let filter = SnapshotFilter { keywords: vec![keyword.to_owned()], ..SnapshotFilter::default() };
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = Page::new(order, after, Some(limit));
-        let listed = unit.snapshots(Reach::All, &filter, &page).unwrap();
+        let listed = unit.snapshots(Reach::All, filter, &page).unwrap();
         let Some(last) = listed.last().map(|listed| &listed.snapshot) else { return found };
         after = Some(page.place(last.created_at.0, &last.name, last.id.0));
         found.extend(listed.iter().map(|listed| listed.snapshot.id));
@@ -99,13 +103,16 @@ proptest! {
     #[test]
     fn pages_with_a_keyword_are_in_order_whatever_clocks_did(
         made in prop::collection::vec(
-            (0..30_i64, any::<u128>(), "(old|older|golden) [a-c]"), 0..60,
+            (0..30_i64, any::<u128>(), "(old|older|golden) [a-c]"), 0..150,
         ),
-        limit in 1..8_u32,
+        limit in 1..40_u32,
         order in prop::sample::select(vec![
             Order::Oldest, Order::Newest, Order::Name, Order::NameBackwards,
         ]),
         set_back in 0..3_usize,
+        keywords in prop::sample::select(vec![&["olde"][..], &["olde", "er a"][..]]),
+        created_after in prop::option::of(-30..60_i64),
+        created_before in prop::option::of(-30..60_i64),
     ) {
         let mut clock = 0;
         let made = made.into_iter().enumerate().map(|(n, (step, id, name))| {
@@ -114,8 +121,12 @@ proptest! {
             snapshot(id, &format!("{name}{n}"), clock)
         });
         let made: Vec<Snapshot> = made.collect();
-        let mut wanted: Vec<&Snapshot> =
-            made.iter().filter(|snapshot| snapshot.name.contains("olde")).collect();
+        let mut wanted: Vec<&Snapshot> = made
+            .iter()
+            .filter(|snapshot| keywords.iter().all(|keyword| snapshot.name.contains(keyword)))
+            .filter(|snapshot| created_after.is_none_or(|after| snapshot.created_at.0 >= after))
+            .filter(|snapshot| created_before.is_none_or(|before| snapshot.created_at.0 < before))
+            .collect();
         match order {
             Order::Oldest | Order::Newest => wanted.sort_by_key(|s| (s.created_at, s.id)),
             Order::Name | Order::NameBackwards => wanted.sort_by_key(|s| (&s.name, s.id)),
@@ -124,8 +135,14 @@ proptest! {
             wanted.reverse();
         }
         let wanted: Vec<SnapshotId> = wanted.into_iter().map(|snapshot| snapshot.id).collect();
+        let filter = SnapshotFilter {
+            keywords: keywords.iter().map(|&keyword| keyword.to_owned()).collect(),
+            created_after: created_after.map(Moment),
+            created_before: created_before.map(Moment),
+            ..SnapshotFilter::default()
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        prop_assert_eq!(runtime.block_on(paged(&made, "olde", order, limit)), wanted);
+        prop_assert_eq!(runtime.block_on(paged(&made, &filter, order, limit)), wanted);
     }
 
     #[test]
