@@ -2,6 +2,7 @@
 
 use crate::host::Ground;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tintype_drivers::fake::{Blocks, Fake};
 use tintype_model::access::Reach;
 use tintype_model::effect::{After, Revert, TakeSnapshot};
@@ -84,6 +85,8 @@ impl Contents {
 
 /// What is recorded of everything, at one moment.
 pub(crate) struct Records {
+    /// How many rows had been changed by then.
+    rows_changed: u64,
     pub(crate) timelines: BTreeMap<VmId, Timeline>,
     pub(crate) open: Vec<Operation>,
     usage: BTreeMap<AccountId, Usage>,
@@ -94,8 +97,16 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub(crate) async fn read(store: &Store) -> Result<Self, StoreError> {
+    /// Reads them, unless nothing was changed since they were `known`.
+    pub(crate) async fn read(
+        store: &Store,
+        known: Option<Arc<Self>>,
+    ) -> Result<Arc<Self>, StoreError> {
         let mut unit = store.read().await?;
+        let rows_changed = unit.rows_changed();
+        if let Some(known) = known.filter(|known| known.rows_changed == rows_changed) {
+            return Ok(known);
+        }
         let (mut timelines, mut reclaims) = (BTreeMap::new(), BTreeMap::new());
         for (vm, ..) in unit.vm_states()? {
             if let Some(timeline) = unit.timeline(vm)? {
@@ -103,13 +114,14 @@ impl Records {
                 reclaims.extend(unit.reclaim(vm)?.map(|(_, work)| (vm, work)));
             }
         }
-        Ok(Self {
+        Ok(Arc::new(Self {
+            rows_changed,
             timelines,
             open: unit.open_operations()?,
             usage: usages(&mut unit)?,
             reclaims,
             restless: unit.reclaims()?,
-        })
+        }))
     }
 
     /// What may never be, whatever is under way.

@@ -81,6 +81,8 @@ struct World {
     fate: Arc<Fate>,
     ground: Ground,
     store: Store,
+    /// What is recorded there, as it was read last.
+    known: Option<Arc<Records>>,
     story: Story,
     telling: bool,
     /// Events still to come before it is left alone.
@@ -121,7 +123,8 @@ impl World {
         let store = store(&fate);
         let left = fate.draw(|random| random.u64(EVENTS));
         let story = Story::default();
-        Self { fate, ground, store, story, telling, left, restarted: false, lost: None }
+        let (known, restarted, lost) = (None, false, None);
+        Self { fate, ground, store, known, story, telling, left, restarted, lost }
     }
 
     fn tell(&mut self, what: impl FnOnce() -> String) {
@@ -146,7 +149,7 @@ impl World {
                 End::Killed => {
                     self.story.deaths += 1;
                     if self.lost.is_some() {
-                        self.store = store(&self.fate);
+                        (self.store, self.known) = (store(&self.fate), None);
                     }
                     self.tell(|| "everything is killed, and started again".to_owned());
                 }
@@ -200,7 +203,7 @@ impl World {
 
     /// When all is quiet and was started anew, nothing may be left over: only where a database was
     /// lost, what a check of the host finds and puts aside.
-    async fn rest(&mut self, process: &Process, records: Records) -> Result<End, String> {
+    async fn rest(&mut self, process: &Process, records: Arc<Records>) -> Result<End, String> {
         if !std::mem::replace(&mut self.restarted, true) {
             return Ok(End::Stopped);
         }
@@ -321,8 +324,8 @@ impl World {
         }
     }
 
-    async fn check(&mut self) -> Result<Records, String> {
-        let records = Records::read(&self.store)
+    async fn check(&mut self) -> Result<Arc<Records>, String> {
+        let records = Records::read(&self.store, self.known.take())
             .await
             .map_err(|error: StoreError| format!("the database cannot be read: {error}"))?;
         let contents = self.ground.contents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -330,6 +333,7 @@ impl World {
             return Err(wrong.clone());
         }
         drop(contents);
+        self.known = Some(Arc::clone(&records));
         records.flaw(&self.ground).map_or(Ok(records), Err)
     }
 }
