@@ -121,7 +121,7 @@ fn kills(root: &Path) -> Result<()> {
         command
     };
     guest::run(cargo().arg("build"))?;
-    let tests = ["test", "--package", "tintype-e2e", "--test", "kills", "--"];
+    let tests = ["test", "--package", "tintype-e2e", "--test", "guests", "--", "kills::"];
     let status = cargo()
         .args(tests)
         .args(["--nocapture", "--test-threads", "2"])

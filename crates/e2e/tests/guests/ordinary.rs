@@ -74,6 +74,6 @@ fn a_debian_with_a_database_keeps_both_whole() -> Result<()> {
     world.delete(&vm.path("/snapshots"))?;
     Pool::assert_agrees(&world, vm)?;
     debian.check_database()?;
-    world.post(&vm.path("/stop"), &serde_json::json!({}))?;
+    debian.shut_down(&world)?;
     debian.check_filesystem(&world)
 }

@@ -95,6 +95,25 @@ const CLONE: Case =
 const LINKED_CLONE: Case =
     Case { word: "clone", prepare: |_, _| Ok(()), act: |world, vm| clone(world, vm, true) };
 
+const CREATE_VM: Case = Case {
+    word: "create-vm",
+    prepare: |_, _| Ok(()),
+    act: |world, _| TestVm::create(world, "clone", 64).map(drop),
+};
+
+/// With snapshots, of layers that another machine shares.
+const DELETE_VM: Case = Case {
+    word: "delete-vm",
+    prepare: |world, vm| {
+        clone(world, vm, true)?;
+        snapshot(world, &TestVm::known(world, "clone")?, "of-clone", "disk")
+    },
+    act: |world, _| {
+        let clone = TestVm::known(world, "clone")?;
+        world.delete(&clone.path("")).map(drop)
+    },
+};
+
 const VERIFY: Case = Case {
     word: "verify",
     prepare: |_, _| Ok(()),
@@ -238,6 +257,19 @@ impl Scene {
         }
     }
 
+    /// Waits until nothing is under way, for any machine.
+    fn wait_until_idle(&self) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let operations: List<Operation> = self.world.get("/v1/operations?state=running")?;
+            if operations.items.is_empty() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "{:?} has no end", operations.items);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// What was ready when the power was lost is whole, and nothing else is left.
     fn assert_whole(&self) -> Result<()> {
         let new = self.vm.named(&self.world, "new").ok();
@@ -261,8 +293,7 @@ impl Scene {
 
     fn assert_well(&self, ready_before: &[String]) -> Result<()> {
         let vm = self.as_it_is()?;
-        let operations: List<Operation> = self.world.get("/v1/operations?state=running")?;
-        assert!(operations.items.is_empty(), "{:?}", operations.items);
+        self.wait_until_idle()?;
         for snapshot in self.vm.snapshots(&self.world)? {
             assert!(["ready", "unavailable"].contains(&snapshot.state.as_str()), "{snapshot:?}");
         }
@@ -296,7 +327,8 @@ impl Scene {
         Ok(())
     }
 
-    /// The pool has a folder for each machine, and for nothing else; a clone is whole or not there.
+    /// The pool has a folder for each machine, and for nothing else; a clone is whole or not
+    /// there.
     fn assert_machines_agree(&self) -> Result<()> {
         let vms: List<Vm> = self.world.get("/v1/vms")?;
         let recorded: BTreeSet<String> = vms.items.iter().map(|vm| vm.id.to_string()).collect();
@@ -397,6 +429,18 @@ fn full_clone() -> Result<()> {
 #[test]
 fn linked_clone() -> Result<()> {
     kill_at_every_step(&LINKED_CLONE)
+}
+
+/// R11: and a machine that is made is whole, or not there.
+#[test]
+fn creation_of_a_machine() -> Result<()> {
+    kill_at_every_step(&CREATE_VM)
+}
+
+/// R11: what is deleted is gone, with nothing left of it and nothing lost that others share.
+#[test]
+fn deletion_of_a_machine() -> Result<()> {
+    kill_at_every_step(&DELETE_VM)
 }
 
 #[test]

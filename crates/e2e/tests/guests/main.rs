@@ -1,0 +1,16 @@
+//! The real binary, real QEMU and real guests, from outside: one program, so that there are two
+//! guests at a time until the last test.
+
+mod console;
+mod foreign;
+mod full_pool;
+mod hostile;
+mod kills;
+mod ordinary;
+mod people;
+mod quiesce;
+mod refusals;
+mod revert_failures;
+mod scenarios;
+mod snapshots;
+mod survival;
