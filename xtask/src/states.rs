@@ -10,8 +10,8 @@ use tintype_model::effect::{After, Facts, NewDisk, Outcome, Source};
 use tintype_model::layer::{Format, Layer, LayerFile};
 use tintype_model::operation::{
     Asker, AttachDisk, CloneVm, ClonedDisk, Command, Conditions, CreateSnapshot, CreateVm,
-    DeleteSnapshots, DetachDisk, Ending, Event, Operation, Phase, ResizeDisk, RevertTo, Scene,
-    SetVm, StopVm, VerifySnapshot, accept, step,
+    DeleteSnapshots, DetachDisk, Ending, Event, ExportSnapshot, Operation, Phase, ResizeDisk,
+    RevertTo, Scene, SetVm, StopVm, VerifySnapshot, accept, step,
 };
 use tintype_model::quota::{Quota, Usage};
 use tintype_model::refusal::Code;
@@ -318,5 +318,9 @@ fn commands() -> Vec<(Timeline, Command)> {
         (with_snapshot(on), revert(After::Resumed, safety)),
         (with_snapshot(on), Command::DeleteSnapshots(DeleteSnapshots { scope: Scope::One(ONE) })),
         (with_snapshot(on), Command::VerifySnapshot(VerifySnapshot { snapshot: ONE })),
+        (
+            with_snapshot(on),
+            Command::ExportSnapshot(ExportSnapshot { snapshot: ONE, name: "web".to_owned() }),
+        ),
     ]
 }

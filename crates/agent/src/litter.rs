@@ -24,7 +24,7 @@ impl Litter {
             Outcome::Failed(_, facts) => facts.switched,
             Outcome::Yielded => false,
         };
-        let thrown_away = matches!(effect, Effect::VerifySnapshot(_));
+        let thrown_away = matches!(effect, Effect::VerifySnapshot(_) | Effect::ExportSnapshot(_));
         if thrown_away || !needed { Self::made(effect) } else { None }
     }
 
@@ -36,6 +36,7 @@ impl Litter {
         };
         match effect {
             Effect::VerifySnapshot(verify) => tops(&verify.launch),
+            Effect::ExportSnapshot(export) => tops(&export.launch),
             Effect::Revert(revert) => tops(&revert.launch),
             Effect::CreateVm(create) => Some(Self::Machine(create.vm)),
             Effect::CloneDisks(clone) => Some(Self::Machine(clone.to)),

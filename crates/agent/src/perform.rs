@@ -23,6 +23,7 @@ pub(crate) fn perform(
         Effect::DetachDisk { vm, layers } => disks::detach(host, *vm, layers),
         Effect::ResizeDisk(resize) => host.hypervisor().resize(resize),
         Effect::VerifySnapshot(verify) => prove(host, verify, diary),
+        Effect::ExportSnapshot(export) => host.hypervisor().export(export, diary, stop),
         Effect::StartVm(launch) => host.hypervisor().start(launch),
         Effect::StopVm(stop) => host.hypervisor().stop(stop),
         Effect::DeleteVm { vm } => host.hypervisor().remove(*vm),
@@ -48,7 +49,8 @@ pub(crate) fn recover(
         | Effect::CloneDisks(_)
         | Effect::AttachDisk { .. }
         | Effect::DetachDisk { .. }
-        | Effect::ResizeDisk(_) => perform(host, effect, diary, stop),
+        | Effect::ResizeDisk(_)
+        | Effect::ExportSnapshot(_) => perform(host, effect, diary, stop),
         Effect::Reclaim { vm, work } => host.hypervisor().reclaim(*vm, work, stop),
         Effect::StartVm(_)
         | Effect::StopVm(_)

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use tintype_model::VmId;
 use tintype_model::capability::Capabilities;
 use tintype_model::effect::{
-    Effect, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
+    Effect, Export, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
 };
 use tintype_model::reclaim::Reclaim;
 use tintype_model::vm::VmState;
@@ -45,6 +45,10 @@ pub trait Hypervisor: Send + Sync {
     /// Proves that a snapshot is whole, beside the machine and without touching it. The layers that
     /// are thrown away afterwards are there already.
     fn verify(&self, verify: &Verify, diary: &mut dyn Diary) -> Outcome;
+
+    /// Writes a snapshot to a folder of the pool, whole or not at all; what was interrupted is done
+    /// anew, and what was done is not done again. Ends early when `stop` is set.
+    fn export(&self, export: &Export, diary: &mut dyn Diary, stop: &AtomicBool) -> Outcome;
 
     /// Gives a disk another size, of a machine that runs or one that is off.
     fn resize(&self, resize: &ResizeDisk) -> Outcome;

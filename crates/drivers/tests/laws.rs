@@ -10,7 +10,8 @@ use tintype_drivers::diary::Scrap;
 use tintype_drivers::fake::Fake;
 use tintype_model::effect::Outcome;
 use tintype_model::operation::{
-    Command, CreateSnapshot, DeleteSnapshots, Event, Phase, Power, RevertTo, StopVm, VerifySnapshot,
+    Command, CreateSnapshot, DeleteSnapshots, Event, ExportSnapshot, Phase, Power, RevertTo,
+    StopVm, VerifySnapshot,
 };
 use tintype_model::snapshot::{Kind, SnapshotState};
 use tintype_model::timeline::Timeline;
@@ -40,6 +41,10 @@ fn create(kind: Kind) -> Command {
     Command::CreateSnapshot(CreateSnapshot { name, ..CreateSnapshot::new(snapshot, kind) })
 }
 
+fn export(snapshot: SnapshotId) -> ExportSnapshot {
+    ExportSnapshot { snapshot, name: "web".to_owned() }
+}
+
 /// Every command on that machine, and whether the machine has to be off for it.
 fn commands(timeline: &Timeline, one: SnapshotId) -> Vec<(bool, Command)> {
     let to = |power| Command::RevertTo(RevertTo::new(&timeline.snapshots[&one], power, None));
@@ -57,6 +62,8 @@ fn commands(timeline: &Timeline, one: SnapshotId) -> Vec<(bool, Command)> {
         (true, delete(Scope::All)),
         (false, Command::VerifySnapshot(VerifySnapshot { snapshot: one })),
         (true, Command::VerifySnapshot(VerifySnapshot { snapshot: one })),
+        (false, Command::ExportSnapshot(export(one))),
+        (true, Command::ExportSnapshot(export(one))),
         (true, Command::StartVm),
         (false, Command::StopVm(StopVm { force: true })),
     ]

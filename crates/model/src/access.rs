@@ -113,6 +113,7 @@ actions! {
     VerifySnapshot User Snapshots "verify snapshots";
     CancelOperation User Snapshots "cancel operations";
     SetVm Operator Rest "change a virtual machine's snapshot settings";
+    ExportSnapshot Operator Rest "export snapshots on hosts (of the root domain only)";
     UseHost Operator Rest "use files and interfaces of hosts (of the root domain only)";
     ReadHosts Operator Reading "see hosts, pools and metrics (of the root domain only)";
     ManagePeople Administrator Rest "manage domains, accounts, users, quotas and their tokens";
@@ -124,7 +125,14 @@ actions! {
 impl Action {
     /// Whether it is about what everybody shares, which only the root domain decides on.
     pub fn is_shared(self) -> bool {
-        matches!(self, Self::UseHost | Self::ReadHosts | Self::ManageProfiles | Self::ManageHosts)
+        matches!(
+            self,
+            Self::ExportSnapshot
+                | Self::UseHost
+                | Self::ReadHosts
+                | Self::ManageProfiles
+                | Self::ManageHosts
+        )
     }
 }
 

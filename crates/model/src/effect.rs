@@ -49,6 +49,8 @@ pub enum Effect {
     ResizeDisk(ResizeDisk),
     /// Prove that a snapshot is whole.
     VerifySnapshot(Box<Verify>),
+    /// Write a snapshot to a folder of the pool.
+    ExportSnapshot(Box<Export>),
     /// Remove the memory files of snapshots.
     RemoveMemory {
         /// Whose.
@@ -77,6 +79,7 @@ impl Effect {
             Self::CloneDisks(clone) => clone.from,
             Self::ResizeDisk(resize) => resize.vm,
             Self::VerifySnapshot(verify) => verify.launch.vm,
+            Self::ExportSnapshot(export) => export.launch.vm,
             Self::DeleteVm { vm }
             | Self::AttachDisk { vm, .. }
             | Self::DetachDisk { vm, .. }
@@ -99,6 +102,7 @@ impl Effect {
             Self::DetachDisk { .. } => "detach",
             Self::ResizeDisk(_) => "resize",
             Self::VerifySnapshot(_) => "verify",
+            Self::ExportSnapshot(_) => "export",
             Self::RemoveMemory { .. } => "remove-memory",
             Self::Reclaim { .. } => "reclaim",
         }
@@ -279,6 +283,20 @@ pub struct Verify {
     /// Whether it has memory to load.
     pub memory: bool,
     /// A machine to load it into; each chain begins with a layer that is thrown away.
+    pub launch: Launch,
+}
+
+/// Write a snapshot to a folder of the pool, in files that plain QEMU opens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Export {
+    /// Which.
+    pub snapshot: SnapshotId,
+    /// Whether it has memory.
+    pub memory: bool,
+    /// What it is called.
+    pub name: String,
+    /// The machine as it was; each chain begins with a layer that the disk is made one of, and that
+    /// becomes a file of the export.
     pub launch: Launch,
 }
 

@@ -56,6 +56,7 @@ const ROUTES: &[(&str, &str, About, &str)] = &[
     ("DELETE", "/v1/snapshots/{id}", Thing, "user"),
     ("POST", "/v1/snapshots/{id}/revert", Thing, "user"),
     ("POST", "/v1/snapshots/{id}/verify", Thing, "user"),
+    ("POST", "/v1/snapshots/{id}/export", Shared, "operator"),
     ("GET", "/v1/operations", Own, "viewer"),
     ("GET", "/v1/operations/{id}", Thing, "viewer"),
     ("POST", "/v1/operations/{id}/cancel", Thing, "user"),

@@ -12,7 +12,7 @@ use crate::size;
 use clap::{Args, Subcommand};
 use tintype_model::Moment;
 use tintype_wire::rest::{
-    EditSnapshot, List, NewSnapshot, Operation, Plan, Revert, Snapshot, Tree, Vm,
+    EditSnapshot, Export, List, NewSnapshot, Operation, Plan, Pool, Revert, Snapshot, Tree, Vm,
 };
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +88,16 @@ pub(crate) enum SnapshotVerb {
         vm: String,
         /// Name or id of the snapshot
         snapshot: String,
+    },
+    /// Write a snapshot to a folder of the pool: disks, memory and a script for plain QEMU
+    Export {
+        /// Name or id of the virtual machine
+        vm: String,
+        /// Name or id of the snapshot
+        snapshot: String,
+        /// What to call the folder [default: VM and the beginning of the snapshot's id]
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Go back to a snapshot; without one, to the current
     #[command(aliases = ["rollback", "restore", "apply"])]
@@ -204,9 +214,30 @@ pub(crate) async fn run(context: &Context, verb: SnapshotVerb) -> Result<(), Fai
             follow(context, operation, |_| format!("{snapshot} of {vm} is whole")).await?;
             Ok(())
         }
+        SnapshotVerb::Export { vm, snapshot, name } => export(context, &vm, &snapshot, name).await,
         SnapshotVerb::Revert(args) => revert(context, args).await,
         SnapshotVerb::Delete(args) => delete(context, args).await,
     }
+}
+
+async fn export(
+    context: &Context,
+    vm: &str,
+    snapshot: &str,
+    name: Option<String>,
+) -> Result<(), Failure> {
+    let found = find(context, vm, snapshot).await?;
+    let name = name.unwrap_or_else(|| format!("{}-{}", found.vm_name, &found.id.to_string()[..8]));
+    let path = context.acting(&format!("/v1/snapshots/{}/export", found.id));
+    let body = Export { name: Some(name.clone()) };
+    let operation = context.client.post(&path, &body).await?;
+    let pools: List<Pool> = context.client.get("/v1/pools").await?;
+    let pool = pools.items.first().map_or("the pool", |pool| pool.path.as_str());
+    follow(context, operation, |_| {
+        format!("exported {snapshot} of {vm} to {pool}/.exports/{name}: start it by ./start there")
+    })
+    .await?;
+    Ok(())
 }
 
 async fn create(context: &Context, vm: &str, new: NewSnapshot) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tintype_model::capability::Capabilities;
 use tintype_model::effect::{
-    After, Effect, Facts, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
+    After, Effect, Export, Facts, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
 };
 use tintype_model::layer::LayerFile;
 use tintype_model::reclaim::Reclaim;
@@ -288,6 +288,7 @@ impl Hypervisor for Fake {
             Effect::Reclaim { vm, work } => self.reclaim(*vm, work, &AtomicBool::new(false)),
             Effect::ResizeDisk(resize) => Hypervisor::resize(self, resize),
             Effect::VerifySnapshot(verify) => self.verify(verify, diary),
+            Effect::ExportSnapshot(export) => self.export(export, diary, &AtomicBool::new(false)),
             Effect::CreateVm(_)
             | Effect::CloneDisks(_)
             | Effect::AttachDisk { .. }
@@ -326,6 +327,26 @@ impl Hypervisor for Fake {
             return Outcome::Done(facts);
         }
         failed(Code::VerifyFailed, "the memory is damaged", facts)
+    }
+
+    fn export(&self, export: &Export, _diary: &mut dyn Diary, stop: &AtomicBool) -> Outcome {
+        let vm = export.launch.vm;
+        let made = || export.launch.disks.iter().map(|disk| (disk.chain[1], disk.chain[0]));
+        let written = made()
+            .try_for_each(|(top, made)| self.flatten(vm, top, vm, made, stop))
+            .and_then(|()| {
+                let mut world = self.world();
+                world.step("export")?;
+                let there = world.exports.entry(export.name.clone());
+                let there = there.or_insert_with(|| export.clone());
+                if there == export { Ok(()) } else { Err(Broken("it is there already").into()) }
+            });
+        let removed = made().try_for_each(|(_, made)| Volume::remove(self, vm, made));
+        let facts = Facts { running: self.is_running(vm), ..Facts::default() };
+        match written.and(removed) {
+            Ok(()) => Outcome::Done(facts),
+            Err(error) => failed(Code::StorageFailed, &error.to_string(), facts),
+        }
     }
 
     fn resize(&self, resize: &ResizeDisk) -> Outcome {

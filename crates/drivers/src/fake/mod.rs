@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tintype_model::capability::{Capabilities, Support};
 use tintype_model::config::{Accel, Platform};
+use tintype_model::effect::Export;
 use tintype_model::{DiskId, LayerId, SnapshotId, VmId};
 
 /// A host in memory.
@@ -23,6 +24,8 @@ pub struct Fake {
 #[derive(Default)]
 struct World {
     machines: BTreeMap<VmId, Machine>,
+    /// What was exported, by its name.
+    exports: BTreeMap<String, Export>,
     /// How many steps still succeed; none is counted when nothing shall fail.
     good_steps: Option<u32>,
     /// Asked before each step.

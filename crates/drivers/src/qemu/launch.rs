@@ -1,6 +1,7 @@
 //! The command line of a QEMU.
 
 use super::commands::{ChardevBackend, ChardevChange, ChardevSocket};
+use super::export;
 use super::folder::Folder;
 use super::instance::Instance;
 use super::qmp::QmpError;
@@ -14,7 +15,7 @@ use std::process::{Command, Stdio};
 use tintype_model::LayerId;
 use tintype_model::capability::Capabilities;
 use tintype_model::config::{Accel, Firmware, Network, Role};
-use tintype_model::effect::{DiskChain, Launch};
+use tintype_model::effect::{DiskChain, Export, Launch};
 use tintype_model::layer::{Format, LayerFile};
 
 /// How a guest begins.
@@ -103,19 +104,9 @@ pub(super) fn command(
     capabilities: &Capabilities,
     begin: Begin,
 ) -> std::io::Result<Command> {
-    let config = &launch.config;
     let mut args = Args(Vec::new());
-    args.add("-name", format!("guest={},debug-threads=on", launch.name));
-    args.0.extend(["-no-user-config", "-nodefaults"].map(str::to_owned));
-    args.add("-display", "none");
     args.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-    args.machine(launch);
-    args.add("-smp", config.vcpus.to_string());
-    args.add("-m", format!("size={}k", config.memory_bytes / 1024));
-    args.add("-object", format!("memory-backend-ram,id=pc.ram,size={}", config.memory_bytes));
-    args.add("-uuid", launch.vm.to_string());
-    args.add("-device", format!("vmgenid,guid={}", launch.generation));
-    args.add("-rtc", "base=utc");
+    args.board(launch, firmware().map(|(code, _)| code));
     for socket in ["qmp", "watch"] {
         args.add("-qmp", format!("unix:run/{number}/{socket}.sock,server=on,wait=off"));
     }
@@ -124,7 +115,7 @@ pub(super) fn command(
         Begin::Run | Begin::Held => args.console(number, shared),
         Begin::Load | Begin::Apart => args.console_later(number, shared),
     }
-    args.guest_agent(number);
+    args.guest_agent(socket(AGENT, &format!("run/{number}/agent.sock")));
     args.disks(&launch.disks);
     let taps = match begin {
         Begin::Apart => args.no_network(launch),
@@ -150,11 +141,52 @@ pub(super) fn command(
         .stdout(log.try_clone()?)
         .stderr(log);
     let user = folder.user().map(|user| GuestUser {
-        gid: kvm_group(config.platform.accel).unwrap_or(user.gid),
+        gid: kvm_group(launch.config.platform.accel).unwrap_or(user.gid),
         ..user
     });
     detach(&mut command, File::open(folder.path())?, user, taps);
     Ok(command)
+}
+
+/// The options that plain QEMU starts an exported machine with, in its folder: the same devices in
+/// the same order, or its memory would not load. The character device of its serial port is the
+/// caller's.
+pub(super) fn exported(export: &Export) -> Vec<String> {
+    let mut launch = export.launch.clone();
+    let mut names = Vec::new();
+    for (disk, file) in launch.disks.iter_mut().zip(export::disk_files(export)) {
+        // What the machine writes goes to a file over what was exported.
+        let now = LayerFile { id: disk.chain[1].id, format: Format::Qcow2 };
+        disk.chain = vec![now, disk.chain[0]];
+        names.push((disk.chain[1].name(), file.clone()));
+        names.push((now.name(), format!("now-{file}")));
+    }
+    let mut args = Args(Vec::new());
+    args.board(&launch, Some(export::CODE));
+    args.add("-serial", format!("chardev:{SERIAL}"));
+    args.guest_agent(format!("null,id={AGENT}"));
+    args.disks(&launch.disks);
+    for (n, nic) in launch.config.nics.iter().enumerate() {
+        match &nic.network {
+            Network::User => args.add("-netdev", format!("user,id=net{n}")),
+            Network::Tap(name) => {
+                let tap = format!("tap,id=net{n},ifname={name},script=no,downscript=no");
+                args.add("-netdev", tap);
+            }
+        }
+        args.add("-device", format!("virtio-net-pci,netdev=net{n},id=nic{n},mac={}", nic.mac));
+    }
+    args.kernel(&launch);
+    if export.memory {
+        args.add("-global", "migration.mapped-ram=on");
+        args.add("-incoming", format!("file:{}", export::MEMORY));
+    }
+    for option in &mut args.0 {
+        for (name, file) in &names {
+            *option = option.replace(name, file);
+        }
+    }
+    args.0
 }
 
 /// The group that may use /dev/kvm, where not everybody may.
@@ -196,11 +228,26 @@ impl Args {
         self.0.extend([option.to_owned(), value.into()]);
     }
 
-    fn machine(&mut self, launch: &Launch) {
+    /// All but consoles, disks and network.
+    fn board(&mut self, launch: &Launch, firmware_code: Option<&str>) {
+        let config = &launch.config;
+        self.add("-name", format!("guest={},debug-threads=on", launch.name));
+        self.0.extend(["-no-user-config", "-nodefaults"].map(str::to_owned));
+        self.add("-display", "none");
+        self.machine(launch, firmware_code);
+        self.add("-smp", config.vcpus.to_string());
+        self.add("-m", format!("size={}k", config.memory_bytes / 1024));
+        self.add("-object", format!("memory-backend-ram,id=pc.ram,size={}", config.memory_bytes));
+        self.add("-uuid", launch.vm.to_string());
+        self.add("-device", format!("vmgenid,guid={}", launch.generation));
+        self.add("-rtc", "base=utc");
+    }
+
+    fn machine(&mut self, launch: &Launch, firmware_code: Option<&str>) {
         let platform = &launch.config.platform;
         let mut machine = format!("{},memory-backend=pc.ram", platform.machine);
         if launch.config.firmware == Firmware::Uefi
-            && let Some((code, _)) = firmware()
+            && let Some(code) = firmware_code
         {
             let options = json!({
                 "driver": "raw", "node-name": "firmware", "read-only": true,
@@ -251,8 +298,8 @@ impl Args {
     }
 
     /// The port at which a guest agent listens, by the name that agents look for.
-    fn guest_agent(&mut self, number: u32) {
-        self.add("-chardev", socket(AGENT, &format!("run/{number}/agent.sock")));
+    fn guest_agent(&mut self, chardev: String) {
+        self.add("-chardev", chardev);
         self.add("-device", "virtio-serial-pci");
         self.add("-device", format!("virtserialport,chardev={AGENT},name=org.qemu.guest_agent.0"));
     }

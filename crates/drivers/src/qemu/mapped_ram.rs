@@ -61,6 +61,28 @@ pub struct Layout {
     pub devices_at: u64,
 }
 
+/// How the section begins that says whether the machine ran: the length of its name, its name,
+/// instance 0, version 1. Then the length of a word, and the word in [`STATE_SPACE`] bytes.
+/// Source: QEMU's `migration/global_state.c`.
+const STATE_SECTION: &[u8] = b"\x0bglobalstate\0\0\0\0\0\0\0\x01";
+/// The room for that word.
+const STATE_SPACE: usize = 100;
+
+/// Says in a memory file that the machine ran, so that QEMU has it run once it is loaded. It was
+/// held while it was saved.
+pub(super) fn say_that_it_ran(file: &File) -> Result<(), FormatError> {
+    let layout = Layout::read(file)?;
+    let devices = layout.devices(file)?;
+    let found = devices.windows(STATE_SECTION.len()).position(|bytes| bytes == STATE_SECTION);
+    let at = found.ok_or(FormatError::Damaged("it does not say whether the machine ran"))?;
+    let word = b"running\0";
+    let mut state = [0; 4 + STATE_SPACE];
+    state[3] = word.len() as u8;
+    state[4..][..word.len()].copy_from_slice(word);
+    let place = layout.devices_at + (at + STATE_SECTION.len()) as u64;
+    Ok(file.write_all_at(&state, place)?)
+}
+
 impl Layout {
     /// Reads the layout of a whole file.
     ///

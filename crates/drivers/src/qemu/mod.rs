@@ -7,6 +7,7 @@
 
 pub mod commands;
 mod direct;
+mod export;
 mod folder;
 mod guest_agent;
 mod huge_pages;
@@ -51,7 +52,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use tintype_model::capability::Capabilities;
 use tintype_model::effect::{
-    Effect, Facts, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
+    Effect, Export, Facts, Launch, Outcome, ResizeDisk, Revert, StopVm, TakeSnapshot, Verify,
 };
 use tintype_model::layer::LayerFile;
 use tintype_model::reclaim::Reclaim;
@@ -344,6 +345,7 @@ impl Hypervisor for Qemu {
             Effect::Reclaim { vm, work } => self.reclaim(*vm, work, &AtomicBool::new(false)),
             Effect::ResizeDisk(resize) => self.resize(resize),
             Effect::VerifySnapshot(verify) => verify::recover(self, verify),
+            Effect::ExportSnapshot(export) => self.export(export, diary, &AtomicBool::new(false)),
             Effect::CreateVm(_)
             | Effect::CloneDisks(_)
             | Effect::AttachDisk { .. }
@@ -357,6 +359,10 @@ impl Hypervisor for Qemu {
 
     fn verify(&self, verify: &Verify, diary: &mut dyn Diary) -> Outcome {
         verify::verify(self, verify, diary)
+    }
+
+    fn export(&self, export: &Export, diary: &mut dyn Diary, stop: &AtomicBool) -> Outcome {
+        export::export(self, export, diary, stop)
     }
 
     fn resize(&self, resize: &ResizeDisk) -> Outcome {

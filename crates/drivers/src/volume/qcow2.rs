@@ -303,7 +303,7 @@ fn failure(what: &str, path: &Path, source: io::Error) -> VolumeError {
 }
 
 /// Copies a file: by sharing its blocks where the filesystem can, else what of it is data.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from)?;
     let target = OpenOptions::new()
         .write(true)

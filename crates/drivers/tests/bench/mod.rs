@@ -300,6 +300,9 @@ impl<H: Host> Bench<H> {
             Effect::RemoveMemory { vm, snapshots } => hypervisor.remove_memory(*vm, snapshots),
             Effect::DeleteVm { vm } => hypervisor.remove(*vm),
             Effect::VerifySnapshot(verify) => hypervisor.verify(verify, diary),
+            Effect::ExportSnapshot(export) => {
+                hypervisor.export(export, diary, &AtomicBool::new(false))
+            }
             Effect::ResizeDisk(resize) => hypervisor.resize(resize),
             Effect::CreateVm(_)
             | Effect::CloneDisks(_)

@@ -123,6 +123,19 @@ const VERIFY: Case = Case {
     },
 };
 
+const EXPORT: Case = Case {
+    word: "export",
+    prepare: |world, _| {
+        let _ = fs::remove_dir_all(world.pool().join(".exports"));
+        Ok(())
+    },
+    act: |world, vm| {
+        let id = vm.named(world, "base")?.id;
+        let export = json!({ "name": "taken-along" });
+        world.post(&format!("/v1/snapshots/{id}/export"), &export).map(drop)
+    },
+};
+
 /// The first of three effects: a snapshot of now, before the revert.
 const SAFE_REVERT: Case = Case {
     word: "take",
@@ -327,8 +340,8 @@ impl Scene {
         Ok(())
     }
 
-    /// The pool has a folder for each machine, and for nothing else; a clone is whole or not
-    /// there.
+    /// The pool has a folder for each machine, and for nothing else; a clone or an export is whole
+    /// or not there.
     fn assert_machines_agree(&self) -> Result<()> {
         let vms: List<Vm> = self.world.get("/v1/vms")?;
         let recorded: BTreeSet<String> = vms.items.iter().map(|vm| vm.id.to_string()).collect();
@@ -336,6 +349,11 @@ impl Scene {
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let there: BTreeSet<String> = names.filter(|name| !name.starts_with('.')).collect();
         assert_eq!(there, recorded);
+        for export in fs::read_dir(self.world.pool().join(".exports")).into_iter().flatten() {
+            let folder = export?.path();
+            ensure!(folder.ends_with("taken-along"), "{} is left", folder.display());
+            ensure!(folder.join("export.json").exists(), "{} is not whole", folder.display());
+        }
         if vms.items.iter().any(|vm| vm.name == "clone") {
             let clone = TestVm::known(&self.world, "clone")?;
             assert_eq!(clone.show(&self.world)?.operation, None);
@@ -446,6 +464,11 @@ fn deletion_of_a_machine() -> Result<()> {
 #[test]
 fn verification() -> Result<()> {
     kill_at_every_step(&VERIFY)
+}
+
+#[test]
+fn export_to_files() -> Result<()> {
+    kill_at_every_step(&EXPORT)
 }
 
 /// R4: whatever dies while the way back is made, the revert is gone through with or undone.

@@ -76,6 +76,7 @@ pub fn accept(
         Command::RevertTo(revert) => revert.accept(timeline, asker, conditions)?,
         Command::DeleteSnapshots(delete) => delete.accept(timeline, asker)?,
         Command::VerifySnapshot(verify) => verify.accept(timeline, capabilities)?,
+        Command::ExportSnapshot(export) => export.accept(timeline)?,
     };
     changes.push(Change::VmOperation(Some(id)));
     Ok(changes)

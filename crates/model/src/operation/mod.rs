@@ -22,6 +22,7 @@ mod create_snapshot;
 mod create_vm;
 mod delete_snapshots;
 mod disks;
+mod export;
 mod hardware;
 mod power;
 mod revert;
@@ -33,6 +34,7 @@ pub use create_snapshot::{CreateSnapshot, check_expiry};
 pub use create_vm::CreateVm;
 pub use delete_snapshots::{DeleteSnapshots, Forecast};
 pub use disks::{AttachDisk, DetachDisk, ResizeDisk, refuse_disks};
+pub use export::ExportSnapshot;
 pub use hardware::SetVm;
 pub use power::{StopVm, refuse_delete};
 pub use revert::{Power, RevertTo};
@@ -98,6 +100,8 @@ pub enum Command {
     DeleteSnapshots(DeleteSnapshots),
     /// Prove that a snapshot is whole.
     VerifySnapshot(VerifySnapshot),
+    /// Write a snapshot to a folder of the pool.
+    ExportSnapshot(ExportSnapshot),
 }
 
 impl Command {
@@ -117,6 +121,7 @@ impl Command {
             Self::RevertTo(_) => "revert",
             Self::DeleteSnapshots(_) => "delete-snapshots",
             Self::VerifySnapshot(_) => "verify-snapshot",
+            Self::ExportSnapshot(_) => "export-snapshot",
         }
     }
 }
@@ -297,6 +302,7 @@ fn begin<F: FnMut() -> Uuid>(operation: &Operation, scene: Scene<'_, F>) -> Step
         Command::RevertTo(revert) => revert.plan(timeline, fresh),
         Command::DeleteSnapshots(_) => delete_snapshots::plan(timeline),
         Command::VerifySnapshot(verify) => verify.plan(timeline, fresh),
+        Command::ExportSnapshot(export) => export.plan(timeline, fresh),
     };
     Step {
         phase: performing(fresh(), Box::new(effect), None),
@@ -356,6 +362,7 @@ fn conclude<F: FnMut() -> Uuid>(
             Conclusion::end(changes, Ending::Cancelled)
         }
         (Command::VerifySnapshot(verify), _) => verify.conclude(outcome, scene.at),
+        (Command::ExportSnapshot(_), _) => ExportSnapshot::conclude(outcome, *cancelled),
     }
 }
 
@@ -378,7 +385,8 @@ fn cancel(operation: &Operation, timeline: &Timeline) -> Step {
         | Command::AttachDisk(_)
         | Command::DetachDisk(_)
         | Command::ResizeDisk(_)
-        | Command::VerifySnapshot(_) => Vec::new(),
+        | Command::VerifySnapshot(_)
+        | Command::ExportSnapshot(_) => Vec::new(),
     };
     changes.push(Change::VmOperation(None));
     Step { phase: Phase::Ended(Ending::Cancelled), changes, elsewhere }
@@ -460,7 +468,7 @@ impl Operation {
                 matches!(
                     (&self.command, effect.as_ref()),
                     (Command::CreateSnapshot(_), Effect::TakeSnapshot(_))
-                        | (Command::CloneVm(_), _)
+                        | (Command::CloneVm(_) | Command::ExportSnapshot(_), _)
                 )
             }
             Phase::Ended(_) => false,

@@ -10,8 +10,8 @@ use tintype_model::access::{Action, Caller};
 use tintype_model::change::{Change, SnapshotChange};
 use tintype_model::effect::After;
 use tintype_model::operation::{
-    Command, CreateSnapshot, DeleteSnapshots, Power, RevertTo, VerifySnapshot, check_expiry,
-    refuse_user,
+    Command, CreateSnapshot, DeleteSnapshots, ExportSnapshot, Power, RevertTo, VerifySnapshot,
+    check_expiry, refuse_user,
 };
 use tintype_model::quota::reserved_bytes;
 use tintype_model::refusal::Code;
@@ -196,6 +196,31 @@ impl App {
         };
         let command = Command::VerifySnapshot(VerifySnapshot { snapshot: id });
         let order = Order::new(command).about(id).unless(short);
+        self.give(unit, timeline, caller, how, order).await
+    }
+
+    /// Writes a snapshot to a folder of the pool, in files that plain QEMU opens.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn export_snapshot(
+        self: &Arc<Self>,
+        caller: &Caller,
+        how: How,
+        id: SnapshotId,
+        export: rest::Export,
+    ) -> Answer<rest::Operation> {
+        caller.may_ever(Action::ExportSnapshot)?;
+        let host = self.agent.host().await;
+        let (unit, timeline) = self.write_about(caller, Action::ExportSnapshot, id).await?;
+        let snapshot = &timeline.snapshots[&id];
+        let layers = timeline.layers.values().map(|layer| layer.size_bytes);
+        let needed = snapshot.memory_bytes + layers.sum::<u64>();
+        let full = (host.pool_free_bytes < needed).then(|| pool_full(host.pool_free_bytes, needed));
+        let default = || format!("{}-{}", timeline.vm.name, &id.to_string()[..8]);
+        let name = export.name.unwrap_or_else(default);
+        let command = Command::ExportSnapshot(ExportSnapshot { snapshot: id, name });
+        let order = Order::new(command).about(id).unless(full);
         self.give(unit, timeline, caller, how, order).await
     }
 

@@ -78,6 +78,7 @@ fn machines() -> Router<Arc<App>> {
         )
         .route("/v1/snapshots/{id}/revert", post(snapshot::revert))
         .route("/v1/snapshots/{id}/verify", post(snapshot::verify))
+        .route("/v1/snapshots/{id}/export", post(snapshot::export))
         .route("/v1/operations", get(operation::list))
         .route("/v1/operations/{id}", get(operation::show))
         .route("/v1/operations/{id}/cancel", post(operation::cancel))

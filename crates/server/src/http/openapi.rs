@@ -23,6 +23,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
         console::follow, console::type_in,
         snapshot::list, snapshot::list_of, snapshot::create, snapshot::delete_all, snapshot::tree,
         snapshot::show, snapshot::edit, snapshot::delete, snapshot::revert, snapshot::verify,
+        snapshot::export,
         operation::list, operation::show, operation::cancel,
         event::list,
         domain::list, domain::create, domain::show, domain::delete,

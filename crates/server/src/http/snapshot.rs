@@ -15,7 +15,7 @@ use tintype_model::tree::Scope;
 use tintype_model::{Moment, Refusal, SnapshotId};
 use tintype_store::{Page, SnapshotFilter};
 use tintype_wire::rest::{
-    EditSnapshot, List, NewSnapshot, Operation, Problem, Revert, Snapshot, Tree,
+    EditSnapshot, Export, List, NewSnapshot, Operation, Problem, Revert, Snapshot, Tree,
 };
 use utoipa::IntoParams;
 
@@ -275,5 +275,24 @@ pub(super) async fn verify(
 ) -> Reply<Response> {
     let (how, patience) = acting.read()?;
     let accepted = app.verify_snapshot(&caller, how, id(&text, Code::UnknownSnapshot)?).await?;
+    wait(&app, &caller, accepted, patience).await
+}
+
+/// Writes a snapshot to a folder of the pool's `.exports`: a qcow2 file for each disk, its memory,
+/// and a script that starts plain QEMU from there.
+#[utoipa::path(post, path = "/v1/snapshots/{id}/export", tag = "snapshots", request_body = Export,
+    params(("id" = String, Path, description = "Id"), Acting),
+    responses((status = 202, body = Operation), (status = 200, body = Operation),
+              (status = "default", body = Problem)))]
+pub(super) async fn export(
+    State(app): State<Arc<App>>,
+    By(caller): By,
+    Path(text): Path<String>,
+    Params(acting): Params<Acting>,
+    Body(export): Body<Export>,
+) -> Reply<Response> {
+    let (how, patience) = acting.read()?;
+    let id = id(&text, Code::UnknownSnapshot)?;
+    let accepted = app.export_snapshot(&caller, how, id, export).await?;
     wait(&app, &caller, accepted, patience).await
 }

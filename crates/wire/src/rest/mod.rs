@@ -22,7 +22,7 @@ pub use people::{
 pub use problem::Problem;
 pub use profile::{EditProfile, Limit, NewProfile, Profile, Unlimited};
 pub use snapshot::{
-    Config, EditSnapshot, Moved, NewSnapshot, Node, Now, Plan, Revert, Snapshot, Tree,
+    Config, EditSnapshot, Export, Moved, NewSnapshot, Node, Now, Plan, Revert, Snapshot, Tree,
 };
 pub use vm::{CloneVm, Disk, EditDisk, EditVm, Held, NewDisk, NewVm, Nic, Platform, Stop, Vm};
 

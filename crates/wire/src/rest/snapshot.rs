@@ -136,6 +136,16 @@ pub struct Revert {
     pub safety: bool,
 }
 
+/// How to export.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Export {
+    /// The name of the folder to make in the pool's `.exports`; if not given, the virtual machine's
+    /// and the beginning of the snapshot's id.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
 /// All snapshots of a virtual machine, as a tree, with NOW in it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tree {
