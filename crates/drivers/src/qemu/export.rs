@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use tintype_model::Refusal;
 use tintype_model::config::{Firmware, Role};
 use tintype_model::effect::{Export, Facts, Outcome};
 use tintype_model::refusal::Code;
@@ -73,6 +74,10 @@ pub(super) fn export(
     let facts = Facts { running: qemu.state(vm).is_live(), ..Facts::default() };
     match (written, removed) {
         (Ok(()), Ok(())) => Outcome::Done(facts),
+        (Err(error @ ExportError::Taken(_)), _) => {
+            let taken = Refusal::new(Code::NameTaken).detail(error.to_string());
+            Outcome::Failed(taken.hint("choose another name, or remove what is there"), facts)
+        }
         (Err(error), _) => failed(Code::StorageFailed, &error, facts),
         (_, Err(error)) => failed(Code::StorageFailed, &error, facts),
     }

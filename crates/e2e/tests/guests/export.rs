@@ -74,7 +74,8 @@ fn an_export_goes_on_in_plain_qemu() -> Result<()> {
     let plain = Plain::start(&world.pool().join(".exports/disks"))?;
     assert_eq!(plain.guest.epochs()?.disks, [8, 8], "it boots from its disks");
     let taken = world.tintype(&["snapshot", "export", "web", "one", "--name", "disks"])?;
-    ensure!(String::from_utf8_lossy(&taken.stderr).contains("is there already"), "{taken:?}");
+    let said = String::from_utf8_lossy(&taken.stderr);
+    ensure!(said.contains("is there already") && said.contains("choose another name"), "{said}");
     assert_eq!((vm.guest.nonce()?, vm.guest.epochs()?.disks), (9, vec![9, 9]));
     tintype_e2e::Pool::assert_agrees(&world, &vm)?;
     Ok(())
