@@ -131,6 +131,11 @@ async fn lists(server: &Server, machines: u32, each: u32) -> Result<()> {
             admin,
             "/v1/snapshots?keyword=upgrade%20of%20777".into(),
         ),
+        (
+            "a keyword that a thousandth has, by name",
+            admin,
+            "/v1/snapshots?keyword=upgrade%20of%20777&sort=name".into(),
+        ),
         ("a keyword that all have", admin, "/v1/snapshots?keyword=upgrade".into()),
         ("a keyword that nobody has", admin, "/v1/snapshots?keyword=nowhere".into()),
         ("as a user", &user, "/v1/snapshots".into()),
