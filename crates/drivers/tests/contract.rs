@@ -234,6 +234,22 @@ fn a_whole_snapshot_is_told_from_a_damaged_one(bench: &Bench<impl Host>) {
     done(bench.verify(vm, disks));
 }
 
+/// An export is made beside the machine, once by each name.
+fn an_export_leaves_the_machine_as_it_is(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let one = bench.taken(vm, Kind::DiskAndMemory);
+    bench.host.write(vm, 2);
+    assert!(done(bench.export(vm, one, "one")).running);
+    let (code, facts) = failed(bench.export(vm, one, "one"));
+    assert_eq!((code, facts.running), (Code::NameTaken, true));
+    assert_eq!(bench.host.read(vm), both(2));
+    done(bench.stop(vm));
+    done(bench.export(vm, one, "two"));
+    done(bench.delete(vm, Scope::All));
+    bench.settle(vm);
+}
+
 /// R15: a guest without an agent cannot be quiesced; who insists has no snapshot, and who does not
 /// is told why.
 fn without_an_agent_nothing_is_quiesced(bench: &Bench<impl Host>) {
@@ -281,5 +297,6 @@ contract! {
     work_on_layers_may_be_repeated
     a_safe_revert_can_be_gone_back_from
     a_whole_snapshot_is_told_from_a_damaged_one
+    an_export_leaves_the_machine_as_it_is
     without_an_agent_nothing_is_quiesced
 }

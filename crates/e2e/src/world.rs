@@ -1,7 +1,7 @@
 //! A server of its own with a data folder of its own, that can be killed and started again.
 
 use crate::small_pool::SmallPool;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -249,6 +249,17 @@ impl World {
     /// When it cannot be run.
     pub fn tintype(&self, args: &[&str]) -> Result<Output> {
         Ok(self.command(args)?.output()?)
+    }
+
+    /// Runs the command line against this server; answers what it printed.
+    ///
+    /// # Errors
+    /// When it does not succeed, with what it said.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        let output = self.tintype(args)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{args:?}: {said}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The command line against this server, to be run.

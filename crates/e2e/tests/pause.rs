@@ -1,7 +1,7 @@
 //! The recorded pause against what the guest's ticks show; alone, so that other tests do not
 //! disturb it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tintype_e2e::{TestVm, World};
@@ -53,8 +53,7 @@ fn a_bound_decides_of_which_moment_memory_is() -> Result<()> {
     let memory = json!({ "kind": "disk-and-memory" });
     let mut taken = Vec::new();
     for (nonce, bound, road) in [(1, "0", "precopy"), (2, "unlimited", "background")] {
-        let output = world.tintype(&["vm", "set", "web", "--pause-bound", bound])?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        world.run(&["vm", "set", "web", "--pause-bound", bound])?;
         vm.guest.set_nonce(nonce)?;
         let snapshot = take(&world, &vm, &memory)?;
         assert_eq!(snapshot.road.as_deref(), Some(road));

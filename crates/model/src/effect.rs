@@ -286,6 +286,9 @@ pub struct Verify {
     pub launch: Launch,
 }
 
+/// The folder of a pool that exports lie in, each in a folder of its own name.
+pub const EXPORTS: &str = ".exports";
+
 /// Write a snapshot to a folder of the pool, in files that plain QEMU opens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Export {

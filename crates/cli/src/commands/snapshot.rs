@@ -10,7 +10,9 @@ use crate::failure::Failure;
 use crate::output::{ask_about, card, follow, print, table};
 use crate::size;
 use clap::{Args, Subcommand};
-use tintype_model::Moment;
+use tintype_model::effect::EXPORTS;
+use tintype_model::operation::ExportSnapshot;
+use tintype_model::{Moment, SnapshotId};
 use tintype_wire::rest::{
     EditSnapshot, Export, List, NewSnapshot, Operation, Plan, Pool, Revert, Snapshot, Tree, Vm,
 };
@@ -227,14 +229,15 @@ async fn export(
     name: Option<String>,
 ) -> Result<(), Failure> {
     let found = find(context, vm, snapshot).await?;
-    let name = name.unwrap_or_else(|| format!("{}-{}", found.vm_name, &found.id.to_string()[..8]));
+    let default = || ExportSnapshot::default_name(&found.vm_name, SnapshotId(found.id));
+    let name = name.unwrap_or_else(default);
     let path = context.acting(&format!("/v1/snapshots/{}/export", found.id));
     let body = Export { name: Some(name.clone()) };
     let operation = context.client.post(&path, &body).await?;
     let pools: List<Pool> = context.client.get("/v1/pools").await?;
     let pool = pools.items.first().map_or("the pool", |pool| pool.path.as_str());
     follow(context, operation, |_| {
-        format!("exported {snapshot} of {vm} to {pool}/.exports/{name}: start it by ./start there")
+        format!("exported {snapshot} of {vm} to {pool}/{EXPORTS}/{name}: start it by ./start there")
     })
     .await?;
     Ok(())

@@ -331,18 +331,20 @@ impl Hypervisor for Fake {
 
     fn export(&self, export: &Export, _diary: &mut dyn Diary, stop: &AtomicBool) -> Outcome {
         let vm = export.launch.vm;
+        let facts = Facts { running: self.is_running(vm), ..Facts::default() };
+        if self.world().exports.get(&export.name).is_some_and(|there| there != export) {
+            return failed(Code::NameTaken, "it is there already", facts);
+        }
         let made = || export.launch.disks.iter().map(|disk| (disk.chain[1], disk.chain[0]));
         let written = made()
             .try_for_each(|(top, made)| self.flatten(vm, top, vm, made, stop))
             .and_then(|()| {
                 let mut world = self.world();
                 world.step("export")?;
-                let there = world.exports.entry(export.name.clone());
-                let there = there.or_insert_with(|| export.clone());
-                if there == export { Ok(()) } else { Err(Broken("it is there already").into()) }
+                world.exports.insert(export.name.clone(), export.clone());
+                Ok(())
             });
         let removed = made().try_for_each(|(_, made)| Volume::remove(self, vm, made));
-        let facts = Facts { running: self.is_running(vm), ..Facts::default() };
         match written.and(removed) {
             Ok(()) => Outcome::Done(facts),
             Err(error) => failed(Code::StorageFailed, &error.to_string(), facts),

@@ -15,17 +15,15 @@ use crate::volume::{Volume, VolumeError};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tintype_model::Refusal;
 use tintype_model::config::{Firmware, Role};
-use tintype_model::effect::{Export, Facts, Outcome};
+use tintype_model::effect::{EXPORTS, Export, Facts, Outcome};
 use tintype_model::refusal::Code;
 use tintype_model::snapshot::memory_name;
 
-/// The folder with all exports; nothing there is ever removed but by who runs the host.
-const EXPORTS: &str = ".exports";
 /// The file that says what was exported, and that it was this export.
 const ABOUT: &str = "export.json";
 /// The file with the memory.
@@ -163,7 +161,7 @@ fn disks(
         steps::around("file bring disk out", || {
             fs::rename(&from, &to)?;
             let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-            chown(&to, Some(user.as_raw()), Some(group.as_raw()))
+            lchown(&to, Some(user.as_raw()), Some(group.as_raw()))
         })
         .map_err(|source| ExportError::Io { path: to.clone(), source })?;
     }

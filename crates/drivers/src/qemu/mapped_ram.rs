@@ -21,6 +21,13 @@ const DEVICES_MOST: u64 = 64 << 20;
 /// More blocks than any machine has.
 const BLOCKS_MOST: usize = 1024;
 
+/// How the section begins that says whether the machine ran: the length of its name, its name,
+/// instance 0, version 1. Then the length of a word, and the word in [`STATE_SPACE`] bytes.
+/// Source: QEMU's `migration/global_state.c`.
+const STATE_SECTION: &[u8] = b"\x0bglobalstate\0\0\0\0\0\0\0\x01";
+/// The room for that word.
+const STATE_SPACE: usize = 100;
+
 /// The name of the block that is the guest's RAM.
 pub(super) const MAIN: &str = "pc.ram";
 
@@ -60,13 +67,6 @@ pub struct Layout {
     /// Where the state of the devices begins.
     pub devices_at: u64,
 }
-
-/// How the section begins that says whether the machine ran: the length of its name, its name,
-/// instance 0, version 1. Then the length of a word, and the word in [`STATE_SPACE`] bytes.
-/// Source: QEMU's `migration/global_state.c`.
-const STATE_SECTION: &[u8] = b"\x0bglobalstate\0\0\0\0\0\0\0\x01";
-/// The room for that word.
-const STATE_SPACE: usize = 100;
 
 /// Says in a memory file that the machine ran, so that QEMU has it run once it is loaded. It was
 /// held while it was saved.

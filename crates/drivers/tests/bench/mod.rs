@@ -14,8 +14,8 @@ use tintype_model::config::{Config, Disk, Kernel, Role};
 use tintype_model::effect::{Effect, Facts, NewDisk, Outcome, Source};
 use tintype_model::layer::{Format, Layer, LayerFile};
 use tintype_model::operation::{
-    Asker, Command, Conditions, CreateSnapshot, DeleteSnapshots, Event, Operation, Phase, Power,
-    RevertTo, Scene, StopVm, VerifySnapshot, accept, step,
+    Asker, Command, Conditions, CreateSnapshot, DeleteSnapshots, Event, ExportSnapshot, Operation,
+    Phase, Power, RevertTo, Scene, StopVm, VerifySnapshot, accept, step,
 };
 use tintype_model::quota::Quota;
 use tintype_model::reclaim;
@@ -195,6 +195,10 @@ impl<H: Host> Bench<H> {
 
     pub fn verify(&self, vm: VmId, snapshot: SnapshotId) -> Outcome {
         self.run(vm, Command::VerifySnapshot(VerifySnapshot { snapshot }))
+    }
+
+    pub fn export(&self, vm: VmId, snapshot: SnapshotId, name: &str) -> Outcome {
+        self.run(vm, Command::ExportSnapshot(ExportSnapshot { snapshot, name: name.to_owned() }))
     }
 
     pub fn delete(&self, vm: VmId, scope: Scope) -> Outcome {

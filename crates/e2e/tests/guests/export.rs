@@ -36,13 +36,6 @@ impl Drop for Plain {
     }
 }
 
-fn tintype(world: &World, args: &[&str]) -> Result<String> {
-    let output = world.tintype(args)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{args:?}: {said}");
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// A snapshot leaves the pool whole, and nothing of the machine is touched.
 #[test]
 fn an_export_goes_on_in_plain_qemu() -> Result<()> {
@@ -50,12 +43,12 @@ fn an_export_goes_on_in_plain_qemu() -> Result<()> {
     let vm = TestVm::boot(&world, "web")?;
     vm.guest.set_nonce(7)?;
     vm.guest.set_epoch(7)?;
-    tintype(&world, &["snapshot", "create", "web", "one", "--memory"])?;
+    world.run(&["snapshot", "create", "web", "one", "--memory"])?;
     vm.guest.set_epoch(8)?;
-    tintype(&world, &["snapshot", "create", "web", "two"])?;
+    world.run(&["snapshot", "create", "web", "two"])?;
     vm.guest.set_nonce(9)?;
     vm.guest.set_epoch(9)?;
-    let told = tintype(&world, &["snapshot", "export", "web", "one", "--name", "along"])?;
+    let told = world.run(&["snapshot", "export", "web", "one", "--name", "along"])?;
     let folder = world.pool().join(".exports/along");
     ensure!(told.contains(&folder.display().to_string()), "{told}");
     // It refers to nothing outside, wherever it is.
@@ -70,7 +63,7 @@ fn an_export_goes_on_in_plain_qemu() -> Result<()> {
         plain.guest.set_nonce(1)?;
         plain.guest.set_epoch(1)?;
     }
-    tintype(&world, &["snapshot", "export", "web", "two", "--name", "disks"])?;
+    world.run(&["snapshot", "export", "web", "two", "--name", "disks"])?;
     let plain = Plain::start(&world.pool().join(".exports/disks"))?;
     assert_eq!(plain.guest.epochs()?.disks, [8, 8], "it boots from its disks");
     let taken = world.tintype(&["snapshot", "export", "web", "one", "--name", "disks"])?;

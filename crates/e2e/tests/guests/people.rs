@@ -11,12 +11,7 @@ use tintype_e2e::{TestVm, World};
 fn a_user_signs_in_and_sees_the_own_account() -> Result<()> {
     let world = World::start()?;
     TestVm::create(&world, "foreign", 64)?;
-    let run = |args: &[&str]| -> Result<String> {
-        let output = world.tintype(args)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "{args:?}: {said}");
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
+    let run = |args: &[&str]| world.run(args);
     run(&["domain", "create", "lab"])?;
     run(&["account", "create", "students", "--domain", "lab", "--snapshot-quota", "2"])?;
     let password = "a long enough password";

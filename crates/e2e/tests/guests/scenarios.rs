@@ -393,13 +393,7 @@ fn the_command_line_reverts_safely_and_verifies() -> Result<()> {
     let world = World::start_unwatched()?;
     let vm = TestVm::boot(&world, "web")?;
     remember(&vm, 1)?;
-    let run = |args: &[&str]| -> Result<String> {
-        let output = world.tintype(args)?;
-        if !output.status.success() {
-            bail!("{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
+    let run = |args: &[&str]| world.run(args);
     let no = |args: &[&str]| -> Result<String> {
         let output = world.tintype(args)?;
         assert_eq!(output.status.code(), Some(3), "{args:?}");

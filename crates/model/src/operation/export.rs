@@ -1,12 +1,11 @@
 //! Writing a snapshot to a folder of the pool, in files that plain QEMU opens.
 
 use super::revert::ready;
-use super::{Conclusion, Ending, chains};
+use super::{Conclusion, Ending, topped};
 use crate::change::Change;
 use crate::effect::{Effect, Export, Launch, Outcome};
 use crate::finding::refuse_doubtful;
-use crate::id::{LayerId, SnapshotId};
-use crate::layer::{Format, LayerFile};
+use crate::id::SnapshotId;
 use crate::refusal::{Code, Refusal};
 use crate::snapshot::Kind;
 use crate::timeline::Timeline;
@@ -26,6 +25,11 @@ pub struct ExportSnapshot {
 }
 
 impl ExportSnapshot {
+    /// What an export is called if nobody says.
+    pub fn default_name(vm: &str, snapshot: SnapshotId) -> String {
+        format!("{vm}-{}", &snapshot.to_string()[..8])
+    }
+
     pub(super) fn accept(&self, timeline: &Timeline) -> Result<Vec<Change>, Refusal> {
         refuse_name(&self.name)?;
         let snapshot = ready(timeline, self.snapshot)?;
@@ -36,10 +40,7 @@ impl ExportSnapshot {
     /// Each disk is made one file of first, under an id that nothing else has.
     pub(super) fn plan(&self, timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Effect {
         let snapshot = &timeline.snapshots[&self.snapshot];
-        let mut disks = chains(timeline, |disk| snapshot.layers[&disk]);
-        for disk in &mut disks {
-            disk.chain.insert(0, LayerFile { id: LayerId(fresh()), format: Format::Qcow2 });
-        }
+        let disks = topped(timeline, snapshot, fresh);
         Effect::ExportSnapshot(Box::new(Export {
             snapshot: self.snapshot,
             memory: snapshot.kind == Kind::DiskAndMemory,

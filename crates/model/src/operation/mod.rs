@@ -43,8 +43,10 @@ pub use verify::VerifySnapshot;
 use crate::change::Change;
 use crate::effect::{DiskChain, Effect, Launch, Outcome};
 use crate::id::{DiskId, EffectId, LayerId, OperationId, SnapshotId, VmId};
+use crate::layer::{Format, LayerFile};
 use crate::moment::Moment;
 use crate::refusal::{Code, Refusal};
+use crate::snapshot::Snapshot;
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -401,6 +403,19 @@ pub fn launch(timeline: &Timeline) -> Launch {
         config: timeline.vm.config.clone(),
         disks: chains(timeline, |disk| timeline.active[&disk]),
     }
+}
+
+/// Each disk as a snapshot has it, and at the top of its chain a layer that is not there yet.
+fn topped(
+    timeline: &Timeline,
+    snapshot: &Snapshot,
+    fresh: &mut impl FnMut() -> Uuid,
+) -> Vec<DiskChain> {
+    let mut disks = chains(timeline, |disk| snapshot.layers[&disk]);
+    for disk in &mut disks {
+        disk.chain.insert(0, LayerFile { id: LayerId(fresh()), format: Format::Qcow2 });
+    }
+    disks
 }
 
 /// Each disk of the machine with the chain under the layer that `top` names.

@@ -6,13 +6,13 @@
 use super::accept::refuse_user;
 use super::create_snapshot::{creating, memory_possible, not_taken, refuse_memory, take, taken};
 use super::delete_snapshots::{self, deleted};
-use super::{Asker, Conclusion, Conditions, Ending, Next, Scene, chains, failure, with};
+use super::{Asker, Conclusion, Conditions, Ending, Next, Scene, failure, topped, with};
 use crate::capability::Capabilities;
 use crate::change::{Change, SnapshotChange};
 use crate::effect::{After, Effect, Launch, Outcome, Revert};
 use crate::finding::{refuse_doubtful, refuse_doubtful_now};
-use crate::id::{LayerId, SnapshotId};
-use crate::layer::{Format, Layer, LayerFile};
+use crate::id::SnapshotId;
+use crate::layer::Layer;
 use crate::moment::Moment;
 use crate::reclaim::sizes;
 use crate::refusal::{Code, Refusal};
@@ -103,10 +103,7 @@ impl RevertTo {
 
     fn go_back(&self, timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Effect {
         let snapshot = &timeline.snapshots[&self.snapshot];
-        let mut disks = chains(timeline, |disk| snapshot.layers[&disk]);
-        for disk in &mut disks {
-            disk.chain.insert(0, LayerFile { id: LayerId(fresh()), format: Format::Qcow2 });
-        }
+        let disks = topped(timeline, snapshot, fresh);
         Effect::Revert(Box::new(Revert {
             snapshot: self.snapshot,
             launch: Launch {

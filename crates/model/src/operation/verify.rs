@@ -1,13 +1,12 @@
 //! Proving that a snapshot is whole: its memory loads, its disks can be read.
 
 use super::revert::{memory_loads, ready};
-use super::{Conclusion, chains};
+use super::{Conclusion, topped};
 use crate::capability::Capabilities;
 use crate::change::{Change, SnapshotChange};
 use crate::effect::{Effect, Launch, Outcome, Verify};
 use crate::finding::refuse_doubtful;
-use crate::id::{LayerId, SnapshotId};
-use crate::layer::{Format, LayerFile};
+use crate::id::SnapshotId;
 use crate::moment::Moment;
 use crate::refusal::Refusal;
 use crate::snapshot::Kind;
@@ -39,10 +38,7 @@ impl VerifySnapshot {
     /// A machine of its own, without a way out, on layers that are thrown away.
     pub(super) fn plan(&self, timeline: &Timeline, fresh: &mut impl FnMut() -> Uuid) -> Effect {
         let snapshot = &timeline.snapshots[&self.snapshot];
-        let mut disks = chains(timeline, |disk| snapshot.layers[&disk]);
-        for disk in &mut disks {
-            disk.chain.insert(0, LayerFile { id: LayerId(fresh()), format: Format::Qcow2 });
-        }
+        let disks = topped(timeline, snapshot, fresh);
         Effect::VerifySnapshot(Box::new(Verify {
             snapshot: self.snapshot,
             memory: snapshot.kind == Kind::DiskAndMemory,

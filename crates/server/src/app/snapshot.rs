@@ -217,7 +217,7 @@ impl App {
         let layers = timeline.layers.values().map(|layer| layer.size_bytes);
         let needed = snapshot.memory_bytes + layers.sum::<u64>();
         let full = (host.pool_free_bytes < needed).then(|| pool_full(host.pool_free_bytes, needed));
-        let default = || format!("{}-{}", timeline.vm.name, &id.to_string()[..8]);
+        let default = || ExportSnapshot::default_name(&timeline.vm.name, id);
         let name = export.name.unwrap_or_else(default);
         let command = Command::ExportSnapshot(ExportSnapshot { snapshot: id, name });
         let order = Order::new(command).about(id).unless(full);
