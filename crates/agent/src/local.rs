@@ -205,10 +205,14 @@ impl Agent for LocalAgent {
         let outcome = match tokio::task::spawn_blocking(work).await {
             Ok(outcome) => outcome,
             // A bug in the middle of an effect: what was begun is recovered by its journal.
-            Err(_) => tokio::task::spawn_blocking(again).await.unwrap_or_else(|error| {
-                let reason = Refusal::new(Code::Internal).detail(error.to_string());
-                Outcome::Failed(reason, Facts::default())
-            }),
+            Err(_) => match tokio::task::spawn_blocking(again).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    let reason = Refusal::new(Code::Internal).detail(error.to_string());
+                    let running = self.guests().await.get(&vm).is_some_and(|vm| vm.is_live());
+                    Outcome::Failed(reason, Facts { running, ..Facts::default() })
+                }
+            },
         };
         self.shared.reserved.lock().expect("no holder panics").remove(&id);
         self.shared.running.lock().expect("no holder panics").remove(&id);

@@ -169,6 +169,25 @@ fn an_effect_may_run_twice() {
     });
 }
 
+/// What was done before somebody died is there, though the recovery fails.
+#[test]
+fn a_recovery_that_fails_says_what_is_there() {
+    for_each_command(|bench, vm, command| {
+        let mut operation = bench.accept(vm, command);
+        bench.step(&mut operation, Event::Begin);
+        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
+        let mut diary = Scrap::default();
+        done(bench.perform(&effect, &mut diary));
+        bench.host.fail_after(Some(0));
+        let outcome = bench.host.recover(&effect, &diary.0.clone(), &mut diary);
+        bench.host.fail_after(None);
+        bench.step(&mut operation, Event::Performed(outcome));
+        let timeline = bench.timeline(vm);
+        assert_eq!((timeline.flaw(), timeline.vm.operation), (None, None));
+        assert_eq!(timeline.vm.state.is_live(), bench.host.hypervisor_state(vm).is_live());
+    });
+}
+
 #[test]
 fn an_undo_may_run_twice() {
     for_each_command(|bench, vm, command| {

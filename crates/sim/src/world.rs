@@ -186,6 +186,12 @@ impl World {
         }
         self.fate.decree(None);
         self.tell(|| "nothing goes wrong any more".to_owned());
+        let records = self.come_to_rest().await?;
+        self.rest(&process, records).await
+    }
+
+    /// What is recorded once nothing is under way any more.
+    async fn come_to_rest(&mut self) -> Result<Arc<Records>, String> {
         for _ in 0..PATIENCE_S {
             sleep(Duration::from_secs(1)).await;
             if self.check().await?.unfinished().is_none() {
@@ -193,7 +199,7 @@ impl World {
                 sleep(Duration::from_secs(10)).await;
                 let records = self.check().await?;
                 if records.unfinished().is_none() {
-                    return self.rest(&process, records).await;
+                    return Ok(records);
                 }
             }
         }
@@ -214,8 +220,8 @@ impl World {
         self.tell(|| format!("it is checked, for {residue}"));
         let repaired = process.app.repair_host(&process.who, "host", false).await;
         repaired.map_err(|refusal| format!("it is not repaired: {refusal}"))?;
-        sleep(Duration::from_secs(5)).await;
-        match self.check().await?.residue(&self.ground) {
+        // What was found stood in the way of work on layers, which goes on now.
+        match self.come_to_rest().await?.residue(&self.ground) {
             Some(residue) => Err(format!("in the end {residue}")),
             None => {
                 self.story.repaired += 1;

@@ -189,7 +189,8 @@ impl Hypervisor for Fake {
     fn start(&self, launch: &Launch) -> Outcome {
         let mut world = self.world();
         if let Err(Broken(what)) = world.step("start") {
-            return failed(Code::HypervisorFailed, what, Facts::default());
+            let running = world.guest(launch.vm).is_some();
+            return failed(Code::HypervisorFailed, what, Facts { running, ..Facts::default() });
         }
         let machine = world.machines.entry(launch.vm).or_default();
         machine.guest.get_or_insert_with(|| boot(launch, BTreeMap::new()));
@@ -199,7 +200,8 @@ impl Hypervisor for Fake {
     fn stop(&self, stop: &StopVm) -> Outcome {
         let mut world = self.world();
         if let Err(Broken(what)) = world.step("stop") {
-            return failed(Code::HypervisorFailed, what, Facts::default());
+            let running = world.guest(stop.vm).is_some();
+            return failed(Code::HypervisorFailed, what, Facts { running, ..Facts::default() });
         }
         world.machines.entry(stop.vm).or_default().guest = None;
         Outcome::Done(Facts::default())

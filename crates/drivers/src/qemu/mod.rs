@@ -278,7 +278,7 @@ impl Hypervisor for Qemu {
             return running(Facts::default());
         }
         if self.state(launch.vm).is_live() {
-            return failed(Code::HypervisorFailed, &MUTE, Facts::default());
+            return mute();
         }
         let folder = self.folder(launch.vm);
         let started = Instance::launch(&folder, launch, &self.capabilities, launch::Begin::Run);
@@ -294,7 +294,7 @@ impl Hypervisor for Qemu {
 
     fn stop(&self, stop: &StopVm) -> Outcome {
         if self.instance(stop.vm).is_none() && self.state(stop.vm).is_live() && !stop.force {
-            return failed(Code::HypervisorFailed, &MUTE, Facts::default());
+            return mute();
         }
         self.kill_mute(stop.vm);
         if let Some(instance) = self.instance(stop.vm) {
@@ -392,7 +392,10 @@ impl Hypervisor for Qemu {
 }
 
 /// What is said of a process that is there and does not answer.
-const MUTE: &str = "the guest's process does not answer";
+fn mute() -> Outcome {
+    let facts = Facts { running: true, ..Facts::default() };
+    failed(Code::HypervisorFailed, &"the guest's process does not answer", facts)
+}
 
 fn running(mut facts: Facts) -> Outcome {
     facts.running = true;

@@ -4,7 +4,7 @@ use super::Conclusion;
 use super::delete_snapshots::refuse_protected;
 use crate::capability::Capabilities;
 use crate::change::Change;
-use crate::effect::{self, Effect, Outcome};
+use crate::effect::{self, Effect, Facts, Outcome};
 use crate::finding::refuse_doubtful_now;
 use crate::refusal::{Code, Refusal};
 use crate::timeline::Timeline;
@@ -90,19 +90,22 @@ pub fn refuse_delete(timeline: &Timeline) -> Result<(), Refusal> {
 pub(super) fn conclude_start(outcome: &Outcome) -> Conclusion {
     match outcome {
         Outcome::Done(_) => Conclusion::succeeded(vec![Change::VmState(VmState::Running)]),
-        Outcome::Failed(..) | Outcome::Yielded => {
-            Conclusion::failed(vec![Change::VmState(VmState::Stopped)], outcome)
-        }
+        Outcome::Failed(_, facts) => Conclusion::failed(vec![found(facts)], outcome),
+        Outcome::Yielded => Conclusion::failed(vec![Change::VmState(VmState::Stopped)], outcome),
     }
 }
 
 pub(super) fn conclude_stop(outcome: &Outcome) -> Conclusion {
     match outcome {
         Outcome::Done(_) => Conclusion::succeeded(vec![Change::VmState(VmState::Stopped)]),
-        Outcome::Failed(..) | Outcome::Yielded => {
-            Conclusion::failed(vec![Change::VmState(VmState::Running)], outcome)
-        }
+        Outcome::Failed(_, facts) => Conclusion::failed(vec![found(facts)], outcome),
+        Outcome::Yielded => Conclusion::failed(vec![Change::VmState(VmState::Running)], outcome),
     }
+}
+
+/// A start that failed does not mean that no guest runs: it may have been begun before.
+fn found(facts: &Facts) -> Change {
+    Change::VmState(if facts.running { VmState::Running } else { VmState::Stopped })
 }
 
 pub(super) fn conclude_delete(outcome: &Outcome) -> Conclusion {
