@@ -7,8 +7,8 @@
 
 use crate::snapshot_list::Conditions;
 use crate::sql::{Row, sql};
-use crate::words::{Keyword, Worded, push_rows};
-use crate::{Cursor, Order, Page, StoreError, Unit};
+use crate::words::Keyword;
+use crate::{Cursor, Order, StoreError, Unit};
 use std::collections::BTreeSet;
 use tintype_model::snapshot::SnapshotState;
 
@@ -47,7 +47,7 @@ impl Span {
 }
 
 impl Unit {
-    /// The rows of a page, if few may be on it.
+    /// The rows of a page and perhaps others, if few may be on it.
     pub(crate) fn few_in_page(
         &mut self,
         conditions: &Conditions<'_>,
@@ -61,15 +61,16 @@ impl Unit {
         if words.is_empty() {
             return Ok(None);
         }
+        let words = words.join(" AND ");
         // Of those in a rare state a page would be long in coming.
         let common = filter.state.is_none_or(|state| state == SnapshotState::Ready);
         if conditions.page.is_by_time() && common && self.few_are_late()? {
-            return self.rows_by_time(&words.join(" AND "), conditions).map(Some);
+            return self.rows_by_time(&words, conditions).map(Some);
         }
-        match self.few_with(conditions.keywords)? {
-            Some(rows) => self.rows_by_place(&rows, conditions).map(Some),
-            None => Ok(None),
+        if conditions.keywords.iter().any(Keyword::is_of_few) {
+            return self.rows_put_in_order(&words, conditions).map(Some);
         }
+        self.few_with(conditions.keywords)
     }
 
     /// The rows that may have all of some keywords, where these are few.
@@ -91,31 +92,19 @@ impl Unit {
         Ok(with_all)
     }
 
-    /// The rows of a page, all that may be on it having been put in its order first.
-    fn rows_by_place(
+    /// The rows of a page that have some words, all that may be on it having been put in its order.
+    fn rows_put_in_order(
         &mut self,
-        rows: &[i64],
+        words: &str,
         conditions: &Conditions<'_>,
     ) -> Result<Vec<i64>, StoreError> {
-        let page = conditions.page;
-        let mut places = sql("SELECT seq FROM snapshot WHERE TRUE");
-        push_rows(&mut places, Worded::Snapshot, rows);
-        page.push_start(&mut places, "snapshot");
-        Page { limit: u32::MAX, ..page.clone() }.push_order(&mut places, "snapshot");
-        let places: Vec<i64> = self.all(places, |row| row.get("seq"))?;
-        let (length, mut found) = (page.limit as usize, Vec::new());
-        for some in places.chunks(length.max(LEAST_READ)) {
-            let mut query = sql("SELECT seq FROM snapshot WHERE TRUE");
-            push_rows(&mut query, Worded::Snapshot, some);
-            conditions.push(&mut query);
-            page.push_order(&mut query, "snapshot");
-            found.extend(self.all(query, |row| row.get::<i64>("seq"))?);
-            if found.len() >= length {
-                break;
-            }
-        }
-        found.truncate(length);
-        Ok(found)
+        let mut query = sql("SELECT snapshot.seq
+            FROM snapshot_words CROSS JOIN snapshot ON snapshot.seq = snapshot_words.rowid
+            WHERE snapshot_words MATCH $1")
+        .bind(words);
+        conditions.push(&mut query);
+        conditions.page.push_order(&mut query, "snapshot");
+        self.all(query, |row| row.get("seq"))
     }
 
     /// The rows of a page by time that have some words: in the order of rows as far as the page

@@ -130,10 +130,12 @@ impl Unit {
         let conditions = Conditions { filter, page, keywords: &keywords };
         let mut query = sql(LISTED);
         match &scope {
-            Scope::All => match self.few_in_page(&conditions)? {
-                Some(rows) => push_rows(&mut query, Worded::Snapshot, &rows),
-                None => conditions.push(&mut query),
-            },
+            Scope::All => {
+                if let Some(rows) = self.few_in_page(&conditions)? {
+                    push_rows(&mut query, Worded::Snapshot, &rows);
+                }
+                conditions.push(&mut query);
+            }
             Scope::Accounts(accounts) if accounts.len() > ACCOUNTS_FEW => {
                 // The plus keeps the order of the page; otherwise all would be gathered and sorted.
                 query.push(" AND +snapshot.account IN (");

@@ -63,9 +63,16 @@ pub(crate) struct Keyword<'a> {
     /// What the index of words is asked for: a part of it, or all of it. Nothing where certainly
     /// many rows have that.
     words: Option<String>,
+    /// How many rows have that, guessed.
+    rows: usize,
 }
 
 impl Keyword<'_> {
+    /// Whether so few rows have what the index of words is asked for that each may be looked at.
+    pub(crate) fn is_of_few(&self) -> bool {
+        self.words.is_some() && self.rows <= FEW
+    }
+
     /// What the index of words is asked for, unless certainly many rows have that.
     pub(crate) fn words(&self) -> Option<&str> {
         self.words.as_deref()
@@ -99,7 +106,7 @@ impl Unit {
     ) -> Result<Keyword<'a>, StoreError> {
         let letters: Vec<char> = keyword.chars().collect();
         if letters.len() < LEAST {
-            return Ok(Keyword { table, keyword, words: None });
+            return Ok(Keyword { table, keyword, words: None, rows: 0 });
         }
         let last = self.last_row(table)?;
         let threes: Vec<String> =
@@ -109,11 +116,12 @@ impl Unit {
         let part: String = letters[part].iter().collect();
         for words in [quoted(&part), quoted(keyword)] {
             // However rough the guess.
-            if self.estimate(table, &words, last)? <= 4 * FEW {
-                return Ok(Keyword { table, keyword, words: Some(words) });
+            let rows = self.estimate(table, &words, last)?;
+            if rows <= 4 * FEW {
+                return Ok(Keyword { table, keyword, words: Some(words), rows });
             }
         }
-        Ok(Keyword { table, keyword, words: None })
+        Ok(Keyword { table, keyword, words: None, rows: last })
     }
 
     /// The rows that may have a keyword, where these are few.
