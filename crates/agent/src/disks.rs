@@ -50,12 +50,22 @@ pub(crate) fn attach(host: &dyn Host, vm: VmId, disk: &NewDisk) -> Outcome {
     }
 }
 
+/// Removes the layers of a disk. The first decides: without it the disk is gone, and what cannot be
+/// removed of the others is litter.
 pub(crate) fn detach(host: &dyn Host, vm: VmId, layers: &[LayerFile]) -> Outcome {
-    let removed = layers.iter().try_for_each(|&layer| host.volume().remove(vm, layer));
-    match removed {
-        Ok(()) => Outcome::Done(Facts::default()),
-        Err(error) => storage_failed(&error, false),
+    let volume = host.volume();
+    let Some((&first, others)) = layers.split_first() else {
+        return Outcome::Done(Facts::default());
+    };
+    if volume.exists(vm, first)
+        && let Err(error) = volume.remove(vm, first)
+    {
+        return storage_failed(&error, false);
     }
+    for &layer in others {
+        let _ = volume.remove(vm, layer);
+    }
+    Outcome::Done(Facts::default())
 }
 
 /// Makes the folder of a clone with all that is in it, or nothing.

@@ -136,11 +136,12 @@ impl<H: Host> Hand<H> {
         self.journals.all().into_iter().map(journaled).collect()
     }
 
-    /// Throws away the journal of an effect whose end could not be noted, and what it made, except
-    /// what is recorded of its machine.
+    /// Throws away the journal of an effect whose end could not be noted, and what it made or was
+    /// to remove, except what is recorded of its machine.
     pub fn settle(&self, id: EffectId, recorded: Option<&OnRecord>) {
-        let made = self.journals.begun(id).ok().flatten().and_then(|effect| Litter::made(&effect));
-        self.throw_away(id, made.and_then(|made| made.unless_in(recorded)));
+        let begun = self.journals.begun(id).ok().flatten();
+        let touched = begun.and_then(|effect| Litter::touched(&effect));
+        self.throw_away(id, touched.and_then(|touched| touched.unless_in(recorded)));
     }
 
     /// Tries again to remove what could not be removed.

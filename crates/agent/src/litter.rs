@@ -1,5 +1,5 @@
-//! What a failed effect has left behind, because storage failed while it was undone. Every layer
-//! and machine here was made by that effect, under an id that nothing else has.
+//! What an effect has left behind, because storage failed while it was undone, or done. Every layer
+//! and machine here was made by that effect, or removed by it, under an id that nothing else has.
 
 use tintype_drivers::Host;
 use tintype_model::effect::{Effect, Outcome};
@@ -24,12 +24,16 @@ impl Litter {
             Outcome::Failed(_, facts) => facts.switched,
             Outcome::Yielded => false,
         };
-        let thrown_away = matches!(effect, Effect::VerifySnapshot(_) | Effect::ExportSnapshot(_));
-        if thrown_away || !needed { Self::made(effect) } else { None }
+        let left = match effect {
+            Effect::VerifySnapshot(_) | Effect::ExportSnapshot(_) => true,
+            Effect::DetachDisk { .. } => needed,
+            _ => !needed,
+        };
+        left.then(|| Self::touched(effect)).flatten()
     }
 
-    /// What an effect makes.
-    pub(crate) fn made(effect: &Effect) -> Option<Self> {
+    /// What an effect makes, or removes.
+    pub(crate) fn touched(effect: &Effect) -> Option<Self> {
         let tops = |launch: &tintype_model::effect::Launch| {
             let layers = launch.disks.iter().map(|disk| disk.chain[0]).collect();
             Some(Self::Files(launch.vm, layers, None))
@@ -41,6 +45,7 @@ impl Litter {
             Effect::CreateVm(create) => Some(Self::Machine(create.vm)),
             Effect::CloneDisks(clone) => Some(Self::Machine(clone.to)),
             Effect::AttachDisk { vm, disk } => Some(Self::Files(*vm, vec![disk.layer], None)),
+            Effect::DetachDisk { vm, layers } => Some(Self::Files(*vm, layers.clone(), None)),
             Effect::TakeSnapshot(take) => {
                 let overlays = take.disks.iter().map(|disk| disk.overlay_file());
                 let memory = take.memory.then_some(take.snapshot);
@@ -49,7 +54,6 @@ impl Litter {
             Effect::StartVm(_)
             | Effect::StopVm(_)
             | Effect::DeleteVm { .. }
-            | Effect::DetachDisk { .. }
             | Effect::ResizeDisk(_)
             | Effect::RemoveMemory { .. }
             | Effect::Reclaim { .. } => None,

@@ -1,6 +1,7 @@
 //! What an agent asks of a hypervisor.
 
 use crate::diary::{Diary, Note};
+use crate::volume::Volume;
 use std::sync::atomic::AtomicBool;
 use tintype_model::VmId;
 use tintype_model::capability::Capabilities;
@@ -9,6 +10,18 @@ use tintype_model::effect::{
 };
 use tintype_model::reclaim::Reclaim;
 use tintype_model::vm::VmState;
+
+/// Whether the disks of a machine whose guest is gone were switched to a snapshot's new layers, as
+/// far as can be known. What a guest wrote to them says so if it could not be noted; where it wrote
+/// nothing, the machine has the same disks with them and without.
+pub(crate) fn had_switched(volume: &dyn Volume, take: &TakeSnapshot, notes: &[Note]) -> bool {
+    let overlays = || take.disks.iter().map(|disk| disk.overlay_file());
+    if !overlays().all(|overlay| volume.exists(take.vm, overlay)) {
+        return false;
+    }
+    let written = |overlay| !volume.is_blank(take.vm, overlay).unwrap_or(false);
+    notes.contains(&Note::Switched) || overlays().any(written)
+}
 
 /// A hypervisor of one host. Every method is one act that ends by itself.
 pub trait Hypervisor: Send + Sync {

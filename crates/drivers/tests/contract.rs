@@ -273,6 +273,22 @@ fn without_an_agent_nothing_is_quiesced(bench: &Bench<impl Host>) {
     assert_eq!(bench.host.read(vm), both(1));
 }
 
+/// A layer that a snapshot has put on top is blank until the guest writes to it.
+fn a_layer_that_was_written_to_is_told_from_a_blank_one(bench: &Bench<impl Host>) {
+    let vm = bench.running();
+    bench.host.write(vm, 1);
+    let are_blank = || -> Vec<bool> {
+        let timeline = bench.timeline(vm);
+        let tops = timeline.active.values().map(|top| timeline.layers[top].file());
+        tops.map(|top| bench.host.volume().is_blank(vm, top).unwrap()).collect()
+    };
+    bench.taken(vm, Kind::Disk);
+    assert_eq!(are_blank(), [true, true]);
+    bench.host.write(vm, 2);
+    done(bench.stop(vm));
+    assert_eq!(are_blank(), [false, false]);
+}
+
 macro_rules! contract {
     ($($case:ident)*) => {
         mod fake {
@@ -299,4 +315,5 @@ contract! {
     a_whole_snapshot_is_told_from_a_damaged_one
     an_export_leaves_the_machine_as_it_is
     without_an_agent_nothing_is_quiesced
+    a_layer_that_was_written_to_is_told_from_a_blank_one
 }

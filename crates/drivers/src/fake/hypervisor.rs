@@ -2,7 +2,7 @@
 
 use super::{Broken, Fake, Guest, Memory, World};
 use crate::diary::{Diary, Note};
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, had_switched};
 use crate::volume::Volume;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,10 +38,7 @@ impl Fake {
             Some(active) => {
                 take.disks.iter().all(|disk| active.get(&disk.disk) == Some(&disk.overlay))
             }
-            None => {
-                notes.iter().any(|note| matches!(note, Note::Stopping { .. }))
-                    && take.disks.iter().all(|disk| self.exists(take.vm, disk.overlay_file()))
-            }
+            None => had_switched(self, take, notes),
         }
     }
 
@@ -254,8 +251,7 @@ impl Hypervisor for Fake {
         }
     }
 
-    /// What this host knows is in its memory, which a crash of tintype does not touch. Of a guest
-    /// that is gone it is not known whether it wrote to the new layers: they are kept.
+    /// What this host knows is in its memory, which a crash of tintype does not touch.
     fn recover(&self, effect: &Effect, notes: &[Note], diary: &mut dyn Diary) -> Outcome {
         match effect {
             Effect::TakeSnapshot(take) => {
@@ -365,8 +361,9 @@ impl Hypervisor for Fake {
         if let Err(Broken(what)) = world.step("remove memory") {
             return failed(Code::StorageFailed, what, Facts::default());
         }
-        let machine = world.machines.entry(vm).or_default();
-        machine.memories.retain(|id, _| !snapshots.contains(id));
+        if let Some(machine) = world.machines.get_mut(&vm) {
+            machine.memories.retain(|id, _| !snapshots.contains(id));
+        }
         Outcome::Done(Facts::default())
     }
 }

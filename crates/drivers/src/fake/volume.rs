@@ -58,7 +58,9 @@ impl Volume for Fake {
     fn remove(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError> {
         let mut world = self.world();
         world.step("remove")?;
-        world.machines.entry(vm).or_default().layers.remove(&layer.id);
+        if let Some(machine) = world.machines.get_mut(&vm) {
+            machine.layers.remove(&layer.id);
+        }
         Ok(())
     }
 
@@ -156,6 +158,13 @@ impl Volume for Fake {
 
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool {
         self.world().machines.get(&vm).is_some_and(|m| m.layers.contains_key(&layer.id))
+    }
+
+    fn is_blank(&self, vm: VmId, layer: LayerFile) -> Result<bool, VolumeError> {
+        let world = self.world();
+        let found = world.machines.get(&vm).and_then(|machine| machine.layers.get(&layer.id));
+        let layer = found.ok_or_else(|| VolumeError::Tool(format!("{} is gone", layer.name())))?;
+        Ok(layer.blocks.is_empty())
     }
 
     fn allocated_bytes(&self, vm: VmId, layer: LayerFile) -> Result<u64, VolumeError> {

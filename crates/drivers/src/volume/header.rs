@@ -14,6 +14,8 @@ const QCOW2: &[u8] = b"QFI\xfb";
 const HARMLESS: u64 = 1 | 1 << 3 | 1 << 4;
 /// Largest image taken, the most that qcow2 can hold with 64 KiB clusters.
 const SIZE_MOST: u64 = 1 << 61;
+/// Longest table that QEMU reads, in bytes (`QCOW_MAX_L1_SIZE` in its `block/qcow2.h`).
+pub(super) const L1_MOST: usize = 32 << 20;
 
 /// Formats that are told apart by how they begin, and not taken.
 const FOREIGN: [(&[u8], &str); 6] = [
@@ -53,6 +55,10 @@ pub struct Header {
     pub incompatible: u64,
     /// Snapshots inside the image.
     pub snapshots: u32,
+    /// How many entries the table has that all that was written to is found by.
+    pub l1_entries: u32,
+    /// Where that table stands.
+    pub l1_at: u64,
 }
 
 /// Reads how a file begins.
@@ -91,11 +97,28 @@ pub fn parse(start: &[u8]) -> Kind {
         size_bytes: u64_at(24),
         encryption: u32_at(32),
         snapshots: u32_at(60),
+        l1_entries: u32_at(36),
+        l1_at: u64_at(40),
         incompatible: if version >= 3 { u64_at(72) } else { 0 },
     })
 }
 
 impl Header {
+    /// Whether nothing was ever written to the image in this file, by its table; one that is longer
+    /// than QEMU reads is not looked at.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_blank(&self, file: &File) -> io::Result<bool> {
+        let length = self.l1_entries as usize * size_of::<u64>();
+        if length > L1_MOST {
+            return Ok(false);
+        }
+        let mut table = vec![0; length];
+        file.read_exact_at(&mut table, self.l1_at)?;
+        Ok(table.iter().all(|&byte| byte == 0))
+    }
+
     /// Refuses an image that would make QEMU read other files, or that we cannot keep.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What an agent asks of the storage that layers lie on.
 
 pub mod header;
+mod overlay;
 pub mod qcow2;
 
 use std::path::Path;
@@ -110,6 +111,9 @@ pub trait Volume: Send + Sync {
 
     /// Whether the layer is there.
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool;
+
+    /// Whether nothing was ever written to a layer that was made over another.
+    fn is_blank(&self, vm: VmId, layer: LayerFile) -> Result<bool, VolumeError>;
 
     /// What the layer takes on disk.
     fn allocated_bytes(&self, vm: VmId, layer: LayerFile) -> Result<u64, VolumeError>;

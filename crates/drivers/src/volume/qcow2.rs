@@ -1,6 +1,6 @@
 //! Layers as qcow2 files in a folder of the machine, worked on with qemu-img.
 
-use super::{Volume, VolumeError};
+use super::{Volume, VolumeError, header, overlay, refuse_if_written};
 use crate::firmware::firmware;
 use crate::guest_user::GuestUser;
 use crate::steps;
@@ -44,6 +44,24 @@ impl Qcow2 {
 
     fn path(&self, vm: VmId, layer: LayerFile) -> PathBuf {
         self.folder(vm).join(layer.name())
+    }
+
+    /// The size of a layer as a guest sees it.
+    fn size_bytes(&self, vm: VmId, layer: LayerFile) -> Result<u64, VolumeError> {
+        let path = self.path(vm, layer);
+        let look = || {
+            let file = File::open(&path)?;
+            match layer.format {
+                Format::Raw => Ok(file.metadata()?.len()),
+                Format::Qcow2 => match header::read(&file)? {
+                    header::Kind::Qcow2(header) => Ok(header.size_bytes),
+                    header::Kind::Foreign(_) | header::Kind::Plain => {
+                        Err(io::Error::other("it is no qcow2 image"))
+                    }
+                },
+            }
+        };
+        look().map_err(|e| failure("looking at", &path, e))
     }
 
     /// Hands a new file to who guests run as, and puts it and its name on disk.
@@ -161,11 +179,21 @@ impl Volume for Qcow2 {
     }
 
     fn overlay(&self, vm: VmId, layer: LayerFile, on: LayerFile) -> Result<(), VolumeError> {
-        let (name, beneath, format) = (layer.name(), on.name(), on.format.as_str());
-        let args =
-            ["create", "-q", "-f", "qcow2", "-o", LAYOUT, "-b", &beneath, "-F", format, &name];
-        self.must(vm, &args)?;
-        self.settle(vm, &self.path(vm, layer))
+        let path = self.path(vm, layer);
+        let size_bytes = self.size_bytes(vm, on)?;
+        let make = || {
+            match File::open(&path) {
+                Ok(there) => refuse_if_written(&there, &path).map_err(io::Error::other)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            let _ = fs::remove_file(&path);
+            let mut new = OpenOptions::new();
+            let file = new.write(true).create_new(true).mode(0o600).open(&path)?;
+            overlay::write(&file, size_bytes, on)
+        };
+        steps::around("file make overlay", make).map_err(|e| failure("making", &path, e))?;
+        self.settle(vm, &path)
     }
 
     fn remove(&self, vm: VmId, layer: LayerFile) -> Result<(), VolumeError> {
@@ -269,6 +297,18 @@ impl Volume for Qcow2 {
 
     fn exists(&self, vm: VmId, layer: LayerFile) -> bool {
         self.path(vm, layer).exists()
+    }
+
+    fn is_blank(&self, vm: VmId, layer: LayerFile) -> Result<bool, VolumeError> {
+        let path = self.path(vm, layer);
+        let look = || {
+            let file = File::open(&path)?;
+            match header::read(&file)? {
+                header::Kind::Qcow2(header) => header.is_blank(&file),
+                header::Kind::Foreign(_) | header::Kind::Plain => Ok(false),
+            }
+        };
+        look().map_err(|e| failure("looking at", &path, e))
     }
 
     fn allocated_bytes(&self, vm: VmId, layer: LayerFile) -> Result<u64, VolumeError> {

@@ -2,6 +2,7 @@
 
 use super::{Shot, TakeError, is_held, not_quiesced};
 use crate::diary::{Diary, Note};
+use crate::hypervisor::had_switched;
 use crate::qemu::commands::Cont;
 use crate::qemu::guest_agent::{AgentError, Frozen};
 use crate::qemu::watchdog::DEADLINE;
@@ -86,8 +87,7 @@ impl Shot<'_> {
 fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
     let folder = qemu.folder(take.vm);
     let overlays = take.disks.iter().map(|disk| disk.overlay_file());
-    let switched = notes.iter().any(|note| matches!(note, Note::Stopping { .. }))
-        && overlays.clone().all(|file| qemu.volume.exists(take.vm, file));
+    let switched = had_switched(&qemu.volume, take, notes);
     let mut facts = Facts { switched, pause_ms: pause_from(notes), ..Facts::default() };
     if !switched {
         for overlay in overlays {
