@@ -105,12 +105,16 @@ impl Folder {
         self.remove_file(&memory_name(snapshot))
     }
 
-    /// Makes a folder for the next instance.
+    /// Makes a folder for the next instance. No number is used twice: who serves memory to an
+    /// instance that is gone must not meet another one in its place.
     pub fn new_instance(&self) -> io::Result<u32> {
         let run = self.path.join("run");
         fs::create_dir_all(&run)?;
         fs::create_dir_all(self.notes())?;
-        let number = self.numbers().into_iter().max().unwrap_or(0) + 1;
+        let last = self.notes().join("last");
+        let noted = fs::read_to_string(&last).ok().and_then(|text| text.parse().ok());
+        let number = self.numbers().into_iter().chain(noted).max().unwrap_or(0) + 1;
+        fs::write(&last, number.to_string())?;
         let folder = self.instance(number);
         steps::around("file make instance folder", || fs::create_dir(&folder))?;
         for path in [&self.path, &run, &folder] {
@@ -217,6 +221,16 @@ impl Folder {
 mod tests {
     use super::Folder;
     use std::fs;
+
+    #[test]
+    fn no_instance_has_the_number_of_one_that_is_gone() {
+        let pool = tempfile::tempdir().unwrap();
+        let folder = Folder::new(pool.path().join("machine"), None);
+        assert_eq!(folder.new_instance().unwrap(), 1);
+        assert_eq!(folder.new_instance().unwrap(), 2);
+        folder.clear_instances(None);
+        assert_eq!(folder.new_instance().unwrap(), 3);
+    }
 
     /// Who died after it was moved aside left it there.
     #[test]

@@ -181,12 +181,14 @@ fn serve(job: &Job) -> Result<(), ServeError> {
     }
 }
 
-fn reach(job: &Job) -> io::Result<UnixStream> {
+/// Connects to the machine, unless somebody gives it up before it has opened its socket.
+fn reach(job: &Job) -> Result<UnixStream, ServeError> {
     let until = Instant::now() + PATIENCE;
     loop {
         match connect(&job.socket) {
+            Err(_) if !job.memory.exists() => return Err(ServeError::Gone),
             Err(_) if Instant::now() < until => thread::sleep(Duration::from_millis(1)),
-            other => return other,
+            other => return Ok(other?),
         }
     }
 }
