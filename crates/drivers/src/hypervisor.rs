@@ -19,6 +19,7 @@ pub(crate) fn had_switched(volume: &dyn Volume, take: &TakeSnapshot, notes: &[No
     if !overlays().all(|overlay| volume.exists(take.vm, overlay)) {
         return false;
     }
+    // One that cannot be looked at may have been written to.
     let written = |overlay| !volume.is_blank(take.vm, overlay).unwrap_or(false);
     notes.contains(&Note::Switched) || overlays().any(written)
 }

@@ -8,10 +8,10 @@ use bench::{Bench, Host, Remembered, done};
 use tintype_drivers::Hypervisor;
 use tintype_drivers::diary::Scrap;
 use tintype_drivers::fake::Fake;
-use tintype_model::effect::Outcome;
+use tintype_model::effect::{Effect, Outcome};
 use tintype_model::operation::{
-    Command, CreateSnapshot, DeleteSnapshots, Event, ExportSnapshot, Phase, Power, RevertTo,
-    StopVm, VerifySnapshot,
+    Command, CreateSnapshot, DeleteSnapshots, Event, ExportSnapshot, Operation, Phase, Power,
+    RevertTo, StopVm, VerifySnapshot,
 };
 use tintype_model::snapshot::{Kind, SnapshotState};
 use tintype_model::timeline::Timeline;
@@ -84,6 +84,14 @@ fn for_each_command(check: impl Fn(&Bench<Fake>, VmId, Command)) {
     }
 }
 
+/// An operation that has begun, and what an agent is asked to do for it.
+fn begun(bench: &Bench<Fake>, vm: VmId, command: Command) -> (Operation, Box<Effect>) {
+    let mut operation = bench.accept(vm, command);
+    bench.step(&mut operation, Event::Begin);
+    let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
+    (operation, effect)
+}
+
 /// What is recorded is sound, agrees with the host, and the machine can be used.
 fn assert_defined(bench: &Bench<Fake>, vm: VmId) {
     let timeline = bench.timeline(vm);
@@ -145,14 +153,11 @@ fn a_failure_at_any_step_ends_in_a_defined_state() {
 #[test]
 fn an_effect_may_run_twice() {
     for_each_command(|bench, vm, command| {
-        let mut operation = bench.accept(vm, command);
-        bench.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
+        let (mut operation, effect) = begun(bench, vm, command);
         let mut diary = Scrap::default();
         let first = bench.perform(&effect, &mut diary);
         let seen = bench.host.read(vm);
-        let offline =
-            matches!(&*effect, tintype_model::effect::Effect::TakeSnapshot(t) if !t.running);
+        let offline = matches!(&*effect, Effect::TakeSnapshot(take) if !take.running);
         let second = if offline {
             bench.perform(&effect, &mut diary)
         } else {
@@ -173,9 +178,7 @@ fn an_effect_may_run_twice() {
 #[test]
 fn a_recovery_that_fails_says_what_is_there() {
     for_each_command(|bench, vm, command| {
-        let mut operation = bench.accept(vm, command);
-        bench.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
+        let (mut operation, effect) = begun(bench, vm, command);
         let mut diary = Scrap::default();
         done(bench.perform(&effect, &mut diary));
         bench.host.fail_after(Some(0));
@@ -191,9 +194,7 @@ fn a_recovery_that_fails_says_what_is_there() {
 #[test]
 fn an_undo_may_run_twice() {
     for_each_command(|bench, vm, command| {
-        let mut operation = bench.accept(vm, command);
-        bench.step(&mut operation, Event::Begin);
-        let Phase::Performing { effect, .. } = operation.phase.clone() else { panic!() };
+        let (mut operation, effect) = begun(bench, vm, command);
         let mut diary = Scrap::default();
         bench.host.fail_after(Some(2));
         bench.perform(&effect, &mut diary);

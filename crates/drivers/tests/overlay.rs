@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use tempfile::TempDir;
 use tintype_drivers::volume::Volume;
 use tintype_drivers::volume::qcow2::Qcow2;
 use tintype_model::layer::{Format, LayerFile};
@@ -14,6 +15,15 @@ use uuid::Uuid;
 /// How [`Qcow2`] asks `qemu-img` for layers that lie on none.
 const CREATE: [&str; 6] =
     ["create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=128k,lazy_refcounts=off"];
+
+/// The folder of a machine without layers, in a pool that goes with it.
+fn machine() -> (TempDir, Qcow2, VmId) {
+    let root = tempfile::tempdir().unwrap();
+    let volume = Qcow2::new(root.path().to_owned(), None);
+    let vm = VmId(Uuid::new_v4());
+    volume.prepare(vm).unwrap();
+    (root, volume, vm)
+}
 
 fn layer(format: Format) -> LayerFile {
     LayerFile { id: LayerId(Uuid::new_v4()), format }
@@ -39,10 +49,7 @@ fn described(folder: &Path, name: &str) -> Value {
 
 #[test]
 fn an_overlay_is_what_qemu_img_makes() {
-    let root = tempfile::tempdir().unwrap();
-    let volume = Qcow2::new(root.path().to_owned(), None);
-    let vm = VmId(Uuid::new_v4());
-    volume.prepare(vm).unwrap();
+    let (root, volume, vm) = machine();
     let folder = &root.path().join(vm.to_string());
     for (format, size) in [
         (Format::Raw, 1 << 20),
@@ -81,10 +88,7 @@ fn an_overlay_is_what_qemu_img_makes() {
 
 #[test]
 fn one_that_somebody_writes_to_is_not_made_anew() {
-    let root = tempfile::tempdir().unwrap();
-    let volume = Qcow2::new(root.path().to_owned(), None);
-    let vm = VmId(Uuid::new_v4());
-    volume.prepare(vm).unwrap();
+    let (root, volume, vm) = machine();
     let folder = root.path().join(vm.to_string());
     let (on, over) = (layer(Format::Raw), layer(Format::Qcow2));
     fs::File::create(folder.join(on.name())).unwrap().set_len(1 << 20).unwrap();

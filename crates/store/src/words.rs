@@ -63,14 +63,14 @@ pub(crate) struct Keyword<'a> {
     /// What the index of words is asked for: a part of it, or all of it. Nothing where certainly
     /// many rows have that.
     words: Option<String>,
-    /// How many rows have that, guessed.
-    rows: usize,
+    /// Whether so few rows have that, by a guess, that each may be looked at.
+    few: bool,
 }
 
 impl Keyword<'_> {
     /// Whether so few rows have what the index of words is asked for that each may be looked at.
     pub(crate) fn is_of_few(&self) -> bool {
-        self.words.is_some() && self.rows <= FEW
+        self.few
     }
 
     /// What the index of words is asked for, unless certainly many rows have that.
@@ -106,7 +106,7 @@ impl Unit {
     ) -> Result<Keyword<'a>, StoreError> {
         let letters: Vec<char> = keyword.chars().collect();
         if letters.len() < LEAST {
-            return Ok(Keyword { table, keyword, words: None, rows: 0 });
+            return Ok(Keyword { table, keyword, words: None, few: false });
         }
         let last = self.last_row(table)?;
         let threes: Vec<String> =
@@ -118,10 +118,10 @@ impl Unit {
             // However rough the guess.
             let rows = self.estimate(table, &words, last)?;
             if rows <= 4 * FEW {
-                return Ok(Keyword { table, keyword, words: Some(words), rows });
+                return Ok(Keyword { table, keyword, words: Some(words), few: rows <= FEW });
             }
         }
-        Ok(Keyword { table, keyword, words: None, rows: last })
+        Ok(Keyword { table, keyword, words: None, few: false })
     }
 
     /// The rows that may have a keyword, where these are few.
