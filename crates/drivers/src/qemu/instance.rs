@@ -4,7 +4,7 @@ use super::commands::{AddFd, HumanMonitorCommand, QueryBlock, Quit, RemoveFd, Sy
 use super::folder::Folder;
 use super::launch::{self, Begin};
 use super::process::Process;
-use super::qmp::{Qmp, QmpError};
+use super::qmp::{Qmp, QmpError, Sent};
 use crate::steps;
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -57,33 +57,7 @@ impl Instance {
         capabilities: &Capabilities,
         begin: Begin,
     ) -> Result<Self, InstanceError> {
-        Self::launch_as(folder, folder.new_instance()?, launch, capabilities, begin)
-    }
-
-    /// Starts it with a number for which a folder was made.
-    pub(super) fn launch_as(
-        folder: &Folder,
-        number: u32,
-        launch: &Launch,
-        capabilities: &Capabilities,
-        begin: Begin,
-    ) -> Result<Self, InstanceError> {
-        let mut command = launch::command(folder, number, launch, capabilities, begin)?;
-        let mut child = steps::around("spawn qemu", || command.spawn())?;
-        // The command holds our copies of descriptors that the process has inherited.
-        drop(command);
-        let process = Process::find(child.id()).ok_or(InstanceError::Absent)?;
-        thread::spawn(move || child.wait());
-        let text = serde_json::to_vec(&process).map_err(std::io::Error::other)?;
-        let written =
-            steps::around("file write process", || fs::write(folder.record(number), text));
-        let connected = written
-            .map_err(InstanceError::from)
-            .and_then(|()| Self::connect(folder, number, process));
-        if connected.is_err() {
-            process.kill();
-        }
-        connected
+        Starting::launch(folder, folder.new_instance()?, launch, capabilities, begin)?.answers()
     }
 
     /// Finds a process that was started earlier, perhaps by a tintype that is gone.
@@ -105,25 +79,6 @@ impl Instance {
         let text = fs::read(folder.record(number)).ok();
         let recorded = text.and_then(|text| serde_json::from_slice(&text).ok());
         recorded.or_else(|| find_by_socket(number, folder))
-    }
-
-    fn connect(folder: &Folder, number: u32, process: Process) -> Result<Self, InstanceError> {
-        let path = folder.instance(number).join("qmp.sock");
-        let until = Instant::now() + START_PATIENCE;
-        loop {
-            let ended = !process.is_alive();
-            match Qmp::connect(&path) {
-                Ok(qmp) => {
-                    return Ok(Self { number, process, qmp, folder: folder.clone() });
-                }
-                Err(error) if ended || Instant::now() > until => {
-                    return Err(
-                        last_words(folder, number).map_or(error.into(), InstanceError::Ended)
-                    );
-                }
-                Err(_) => thread::sleep(Duration::from_millis(2)),
-            }
-        }
     }
 
     /// Its number.
@@ -175,11 +130,14 @@ impl Instance {
         }
     }
 
+    /// Asks where its guest's memory begins, in the process.
+    pub(super) fn ask_memory_at(&self) -> Result<AskedMemoryAt<'_>, QmpError> {
+        self.qmp.send(&HumanMonitorCommand { command_line: "gpa2hva 0" }).map(AskedMemoryAt)
+    }
+
     /// Where its guest's memory begins, in the process.
     pub(super) fn memory_at(&self) -> Result<Option<u64>, QmpError> {
-        let told = self.qmp.run(&HumanMonitorCommand { command_line: "gpa2hva 0" })?;
-        let address = told.trim_end().rsplit_once(" is 0x").map(|(_, address)| address);
-        Ok(address.and_then(|address| u64::from_str_radix(address, 16).ok()))
+        self.ask_memory_at()?.answer()
     }
 
     /// Hands it a descriptor under a number.
@@ -206,6 +164,78 @@ impl Instance {
     /// uses it.
     pub(super) fn chain_with(&self, file: &str) -> Result<Option<Vec<String>>, QmpError> {
         Ok(self.chains()?.into_iter().find(|chain| chain.iter().any(|name| name == file)))
+    }
+}
+
+/// Somebody asked where a guest's memory begins.
+pub(super) struct AskedMemoryAt<'a>(Sent<'a, HumanMonitorCommand>);
+
+impl AskedMemoryAt<'_> {
+    /// Waits for the answer; nothing if it is not known.
+    pub(super) fn answer(self) -> Result<Option<u64>, QmpError> {
+        let told = self.0.answer()?;
+        let address = told.trim_end().rsplit_once(" is 0x").map(|(_, address)| address);
+        Ok(address.and_then(|address| u64::from_str_radix(address, 16).ok()))
+    }
+}
+
+/// A process that does not answer yet. Who drops it ends it.
+pub(super) struct Starting<'a> {
+    folder: &'a Folder,
+    number: u32,
+    process: Option<Process>,
+}
+
+impl<'a> Starting<'a> {
+    /// Starts a process with a number for which a folder was made.
+    pub(super) fn launch(
+        folder: &'a Folder,
+        number: u32,
+        launch: &Launch,
+        capabilities: &Capabilities,
+        begin: Begin,
+    ) -> Result<Self, InstanceError> {
+        let mut command = launch::command(folder, number, launch, capabilities, begin)?;
+        let mut child = steps::around("spawn qemu", || command.spawn())?;
+        // The command holds our copies of descriptors that the process has inherited.
+        drop(command);
+        let process = Process::find(child.id()).ok_or(InstanceError::Absent)?;
+        thread::spawn(move || child.wait());
+        let starting = Self { folder, number, process: Some(process) };
+        let text = serde_json::to_vec(&process).map_err(std::io::Error::other)?;
+        steps::around("file write process", || fs::write(folder.record(number), text))?;
+        Ok(starting)
+    }
+
+    /// Waits until it answers.
+    pub(super) fn answers(mut self) -> Result<Instance, InstanceError> {
+        let process = self.process.ok_or(InstanceError::Absent)?;
+        let (number, folder) = (self.number, self.folder);
+        let path = folder.instance(number).join("qmp.sock");
+        let until = Instant::now() + START_PATIENCE;
+        loop {
+            let ended = !process.is_alive();
+            match Qmp::connect(&path) {
+                Ok(qmp) => {
+                    self.process = None;
+                    return Ok(Instance { number, process, qmp, folder: folder.clone() });
+                }
+                Err(error) if ended || Instant::now() > until => {
+                    return Err(
+                        last_words(folder, number).map_or(error.into(), InstanceError::Ended)
+                    );
+                }
+                Err(_) => thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if let Some(process) = self.process {
+            process.kill();
+        }
     }
 }
 

@@ -45,6 +45,9 @@ const BRIEF: Duration = Duration::from_millis(60);
 const REMEMBERED: Duration = Duration::from_millis(600);
 /// How many pages are remembered as touched first.
 const TOUCHED_MOST: usize = 8192;
+/// How many of them are sent before the machine runs, which waits for these; the others are the
+/// first behind.
+const FORESEEN_MOST: usize = 2048;
 /// How long to rest between two strides, so that the machine has time for itself.
 const REST: Duration = Duration::from_micros(30);
 
@@ -258,10 +261,11 @@ impl<'a> Pages<'a> {
         let before = Touched::read(touched, self.layout);
         let begun = Instant::now();
         self.stream.write_all(&opening(self.layout))?;
-        self.send_foreseen(&before)?;
+        let (first, second) = before.0.split_at(before.0.len().min(FORESEEN_MOST));
+        self.send_foreseen(first)?;
         self.stream.write_all(&order_to_run(&devices))?;
         self.runs_at = Instant::now();
-        let served = self.send_all();
+        let served = self.send_all(second);
         let (foreseen, waited_for) = (before.0.len(), self.touched.0.len());
         tracing::debug!(foreseen, waited_for, all = ?begun.elapsed(), "memory served");
         before.and(&self.touched).write(touched);
@@ -280,7 +284,7 @@ impl<'a> Pages<'a> {
         }
         self.stream.write_all(&order_to_resume())?;
         self.hear_until(|said| matches!(said, Said::Resumed))?;
-        self.send_all()
+        self.send_all(&[])
     }
 
     /// Hears which pages of a block are there.
@@ -331,8 +335,8 @@ impl<'a> Pages<'a> {
     }
 
     /// Sends what was touched first the last time, before the machine runs.
-    fn send_foreseen(&mut self, touched: &Touched) -> Result<(), ServeError> {
-        let ahead: BTreeSet<_> = touched.0.iter().collect();
+    fn send_foreseen(&mut self, touched: &[(usize, u64)]) -> Result<(), ServeError> {
+        let ahead: BTreeSet<_> = touched.iter().collect();
         let mut part = Part::new(self.layout.section);
         for (n, &&(block, page)) in ahead.iter().enumerate() {
             self.add(&mut part, Run { block, first: page, count: 1 }, false)?;
@@ -345,14 +349,19 @@ impl<'a> Pages<'a> {
     }
 
     /// Sends every page that has content, those that are waited for first, and for a while only
-    /// those. Pages of zeros are sent only to who waits: memory that was never filled is zero.
-    fn send_all(&mut self) -> Result<(), ServeError> {
+    /// those; then what is `likely`. Pages of zeros are sent only to who waits: memory that was
+    /// never filled is zero.
+    fn send_all(&mut self, likely: &[(usize, u64)]) -> Result<(), ServeError> {
         let quiet = |direct: bool| if direct { BRIEF } else { QUIET };
         while self.runs_at.elapsed() < quiet(self.direct.is_some()) {
             if self.direct.is_none() {
                 self.look_for_direct();
             }
             self.answer(Duration::from_millis(1))?;
+        }
+        for &(block, page) in likely {
+            self.answer(Duration::ZERO)?;
+            self.send(Run { block, first: page, count: 1 }, false)?;
         }
         for block in 0..self.layout.blocks.len() {
             let pages = self.layout.blocks[block].length / PAGE;

@@ -8,7 +8,7 @@ use super::commands::{
     Cont, MigrateIncoming, MigrateRecover, MigrateSetCapabilities, MigrationInfo, MigrationStatus,
     QueryMigrate,
 };
-use super::instance::{Instance, InstanceError};
+use super::instance::{Instance, InstanceError, Starting};
 use super::launch::{Begin, join_console};
 use super::mapped_ram::{FormatError, Layout};
 use super::page_server::Job;
@@ -30,6 +30,8 @@ use tintype_model::snapshot::memory_name;
 use tintype_model::vm::VmState;
 use tintype_model::{Refusal, SnapshotId, VmId};
 
+/// How often it is asked whether a machine has loaded before it is asked whether that failed.
+const FAILURE_LOOKED_FOR: u32 = 16;
 /// How long a machine may take to load its devices.
 const LOADING: Duration = Duration::from_secs(60);
 
@@ -146,10 +148,12 @@ fn make_ready(
     let begun = Instant::now();
     let number = folder.new_instance()?;
     let on_demand = qemu.capabilities.memory_on_demand.is_yes();
+    let starting = Starting::launch(folder, number, &revert.launch, &qemu.capabilities, begin)?;
     if begin == Begin::Load && on_demand {
+        // It has time for that while QEMU starts.
         serve_memory(qemu, folder, number, revert.snapshot)?;
     }
-    let instance = Instance::launch_as(folder, number, &revert.launch, &qemu.capabilities, begin)?;
+    let instance = starting.answers()?;
     let started = begun.elapsed();
     let ready = diary
         .note(Note::Launched { instance: instance.number() })
@@ -179,7 +183,7 @@ fn incoming_socket(number: u32) -> String {
     format!("run/{number}/incoming.sock")
 }
 
-/// Has somebody serve a snapshot's memory to an instance that is about to be started.
+/// Has somebody serve a snapshot's memory to an instance that starts.
 fn serve_memory(
     qemu: &Qemu,
     folder: &Folder,
@@ -197,19 +201,29 @@ fn serve_memory(
 /// Has an instance come up with its devices only; its memory comes when it is touched, or behind.
 fn load_on_demand(folder: &Folder, instance: &Instance) -> Result<(), RevertError> {
     let qmp = instance.qmp();
-    if let Some(at) = instance.memory_at()? {
+    let memory_at = instance.ask_memory_at()?;
+    let capable = qmp.send(&on_demand(true))?;
+    let incoming = format!("unix:{}", incoming_socket(instance.number()));
+    let incoming = qmp.send(&MigrateIncoming { uri: incoming })?;
+    if let Some(at) = memory_at.answer()? {
         // Who serves memory can do without.
         let _ = fs::write(folder.memory_at(instance.number()), at.to_string());
     }
-    qmp.run(&on_demand(true))?;
-    qmp.run(&MigrateIncoming { uri: format!("unix:{}", incoming_socket(instance.number())) })?;
+    capable.answer()?;
+    incoming.answer()?;
     let until = Instant::now() + LOADING;
-    while qmp.run_state().map_err(while_loading)? == "inmigrate" {
-        let info = qmp.run(&QueryMigrate {}).map_err(while_loading)?;
-        if info.status == Some(MigrationStatus::Failed) || Instant::now() > until {
-            return Err(refused(info));
+    // Each question takes QEMU some of the time that it needs for loading.
+    for asked in 1_u32.. {
+        if qmp.run_state().map_err(while_loading)? != "inmigrate" {
+            break;
         }
-        thread::sleep(Duration::from_micros(500));
+        if asked.is_multiple_of(FAILURE_LOOKED_FOR) {
+            let info = qmp.run(&QueryMigrate {}).map_err(while_loading)?;
+            if info.status == Some(MigrationStatus::Failed) || Instant::now() > until {
+                return Err(refused(info));
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
