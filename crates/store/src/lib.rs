@@ -8,12 +8,13 @@ mod event;
 mod finding;
 mod host;
 mod idempotency;
+mod names;
 mod operation;
 mod page;
 mod profile;
 mod reach;
 mod reader;
-#[cfg(feature = "seed")]
+#[cfg(any(test, feature = "seed"))]
 mod seed;
 mod seen;
 mod snapshot;
@@ -41,6 +42,7 @@ pub use token::Token;
 pub use user::{FIRST_USER, User};
 pub use vm::{ListedVm, VmFilter};
 
+use names::Names;
 use reader::{Readers, Reading};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -111,12 +113,18 @@ pub struct Store {
     /// None where the one connection there is does both.
     readers: Option<Arc<Readers>>,
     writer: Arc<Writer>,
+    names: Arc<Names>,
 }
 
 /// Reads and writes that happen together or not at all. Each statement runs where it is called and
 /// takes microseconds; only waiting for one's turn and for the disk is waiting.
 #[derive(Debug)]
-pub struct Unit(Inner);
+pub struct Unit {
+    inner: Inner,
+    names: Arc<Names>,
+    /// How often names had been learned when it began.
+    names_learned: u64,
+}
 
 #[derive(Debug)]
 enum Inner {
@@ -141,7 +149,10 @@ impl Store {
         let readers = Readers::open(|| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))?;
         let empties = connect(path, OpenFlags::default())?;
         let writer = Arc::new(Writer::with_committer(writes, empties));
-        Ok(Self { file: Some(path.to_owned()), readers: Some(readers), writer })
+        let file = path.to_owned();
+        let reads = move || connect(&file, OpenFlags::SQLITE_OPEN_READ_ONLY);
+        let names = Names::learned(reads, &writer);
+        Ok(Self { file: Some(path.to_owned()), readers: Some(readers), writer, names })
     }
 
     /// Makes a database that lives in memory, with no thread of its own. Each commit is taken back
@@ -152,7 +163,8 @@ impl Store {
     pub fn in_memory(fails: impl FnMut() -> bool + Send + 'static) -> Result<Self, StoreError> {
         let both = copy::in_memory()?;
         both.commit_hook(Some(fails))?;
-        Ok(Self { file: None, readers: None, writer: Arc::new(Writer::without_committer(both)) })
+        let writer = Arc::new(Writer::without_committer(both));
+        Ok(Self { file: None, readers: None, writer, names: Arc::default() })
     }
 
     /// Begins to write: nobody else writes until it is committed or dropped, so that what was read
@@ -161,7 +173,8 @@ impl Store {
     /// # Errors
     /// When the database is not reachable.
     pub async fn write(&self) -> Result<Unit, StoreError> {
-        Ok(Unit(Inner::Writes(self.writer.turn().await?)))
+        let (names, names_learned) = (Arc::clone(&self.names), self.names.times_learned());
+        Ok(Unit { inner: Inner::Writes(self.writer.turn().await?), names, names_learned })
     }
 
     /// Begins to read, at one moment.
@@ -169,14 +182,14 @@ impl Store {
     /// # Errors
     /// When the database is not reachable.
     pub async fn read(&self) -> Result<Unit, StoreError> {
-        match &self.readers {
-            Some(readers) => Ok(Unit(Inner::Reads(readers.begin().await?))),
-            None => self.write().await,
-        }
+        let Some(readers) = &self.readers else { return self.write().await };
+        let (names, names_learned) = (Arc::clone(&self.names), self.names.times_learned());
+        Ok(Unit { inner: Inner::Reads(readers.begin().await?), names, names_learned })
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
+        self.names.close();
         if let Some(readers) = &self.readers {
             readers.close().await;
         }
@@ -202,7 +215,7 @@ impl Unit {
     /// # Errors
     /// When it could not be; then nothing of it happened.
     pub async fn commit(self) -> Result<(), StoreError> {
-        match self.0 {
+        match self.inner {
             Inner::Reads(_) => Ok(()),
             Inner::Writes(turn) => turn.commit().await,
         }
@@ -215,7 +228,7 @@ impl Unit {
     }
 
     fn connection(&self) -> &Connection {
-        match &self.0 {
+        match &self.inner {
             Inner::Reads(reading) => reading.connection(),
             Inner::Writes(turn) => turn.connection(),
         }

@@ -1,7 +1,7 @@
 //! Snapshots.
 
 use crate::codec::{Same, count, from_word, id, json, maybe_id, maybe_json, number, word};
-use crate::sql::{Row, sql};
+use crate::sql::{Query, Row, sql};
 use crate::{StoreError, Unit};
 use std::collections::BTreeMap;
 use tintype_model::change::SnapshotChange;
@@ -66,13 +66,14 @@ impl Unit {
         snapshot: &Snapshot,
         account: AccountId,
     ) -> Result<(), StoreError> {
-        self.run(
+        self.name_given(
             sql(
                 "INSERT INTO snapshot (id, vm, name, description, kind, consistency, state, parent,
                                    created_at, memory_bytes, config, account, created_by,
                                    expires_at, protected, safety, saving, size_bytes, late)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, 0, $9 < (SELECT COALESCE(MAX(created_at), $9) FROM snapshot))",
+                     $17, 0, $9 < (SELECT COALESCE(MAX(created_at), $9) FROM snapshot))
+             RETURNING seq",
             )
             .bind(snapshot.id.to_string())
             .bind(snapshot.vm.to_string())
@@ -92,6 +93,14 @@ impl Unit {
             .bind(snapshot.safety)
             .bind(snapshot.saving.as_ref().map(json)),
         )
+    }
+
+    /// Gives a row a name, which is not known before it is read.
+    fn name_given(&mut self, query: Query) -> Result<(), StoreError> {
+        if let Some(row) = self.one(query, |row| row.get("seq"))? {
+            self.names.forget(row);
+        }
+        Ok(())
     }
 
     /// Records what deleting a snapshot alone would give back.
@@ -163,7 +172,8 @@ impl Unit {
                 .bind(parent.map(|id| id.to_string())),
             SnapshotChange::Layer(disk, layer) => return self.hold_layer(id, *disk, *layer),
             SnapshotChange::Name(name) => {
-                sql("UPDATE snapshot SET name = $1 WHERE id = $2").bind(name)
+                let named = sql("UPDATE snapshot SET name = $1 WHERE id = $2 RETURNING seq");
+                return self.name_given(named.bind(name).bind(id.to_string()));
             }
             SnapshotChange::Description(text) => {
                 sql("UPDATE snapshot SET description = $1 WHERE id = $2").bind(text)

@@ -5,11 +5,12 @@
 //! there was one of a later moment already, as when a clock is set back. So one that is not late is
 //! of no earlier moment than all that were added before it.
 
-use crate::snapshot_list::Conditions;
+use crate::names::Rank;
+use crate::snapshot_list::{Conditions, ListedSnapshot, Scope, put_in_order};
 use crate::sql::{Row, sql};
-use crate::words::Keyword;
-use crate::{Cursor, Order, StoreError, Unit};
-use std::collections::BTreeSet;
+use crate::words::{Keyword, Worded, push_from_rows};
+use crate::{Cursor, Order, Page, StoreError, Unit};
+use std::collections::{BTreeSet, HashMap};
 use tintype_model::snapshot::SnapshotState;
 
 /// So many late rows may be looked at apart; with more, all are put in the order of the page.
@@ -57,11 +58,7 @@ impl Unit {
             // A machine has fewer.
             return Ok(None);
         }
-        let words: Vec<&str> = conditions.keywords.iter().filter_map(Keyword::words).collect();
-        if words.is_empty() {
-            return Ok(None);
-        }
-        let words = words.join(" AND ");
+        let Some(words) = words_of(conditions.keywords) else { return Ok(None) };
         // Of those in a rare state a page would be long in coming.
         let common = filter.state.is_none_or(|state| state == SnapshotState::Ready);
         if conditions.page.is_by_time() && common && self.few_are_late()? {
@@ -90,6 +87,59 @@ impl Unit {
             });
         }
         Ok(with_all)
+    }
+
+    /// A page by name, if few rows may be on it because of their keywords: which come first is
+    /// known without reading them.
+    pub(crate) fn page_by_name(
+        &mut self,
+        conditions: &Conditions<'_>,
+    ) -> Result<Option<Vec<ListedSnapshot>>, StoreError> {
+        let page = conditions.page;
+        let words = words_of(conditions.keywords);
+        let few = conditions.keywords.iter().any(Keyword::is_of_few);
+        let (Some(words), true, false) = (words, few, page.is_by_time()) else { return Ok(None) };
+        if conditions.filter.vm.is_some() || *conditions.scope != Scope::All {
+            return Ok(None);
+        }
+        let with_words = sql("SELECT rowid FROM snapshot_words WHERE snapshot_words MATCH $1");
+        let rows: Vec<i64> = self.all(with_words.bind(words), |row| row.get("rowid"))?;
+        let ordered = self.in_order_of_names(&rows, page)?;
+        let length = page.limit as usize;
+        let (mut found, mut left) = (Vec::new(), &ordered[..]);
+        while !left.is_empty() && found.len() < length {
+            let most = (length + length / 8).max(LEAST_READ).min(left.len());
+            // Those of one name are in the order of their ids, whichever row is first.
+            let last = left[most - 1].0;
+            let same = left[most..].iter().take_while(|&&(name, _)| name == last).count();
+            let (next, behind) = left.split_at(most + same);
+            let next: Vec<i64> = next.iter().map(|&(_, row)| row).collect();
+            found.extend(self.listed_in(&next, conditions)?);
+            left = behind;
+        }
+        put_in_order(&mut found, page.order);
+        found.truncate(length);
+        Ok(Some(found))
+    }
+
+    /// Rows in the order of a page by name, with the ranks of their names: those from where the
+    /// page begins.
+    fn in_order_of_names(
+        &mut self,
+        rows: &[i64],
+        page: &Page,
+    ) -> Result<Vec<(Rank, i64)>, StoreError> {
+        let mut read = HashMap::new();
+        loop {
+            let unknown = match self.names.in_order(rows, self.names_learned, &read, page) {
+                Ok(ordered) => return Ok(ordered),
+                Err(unknown) => unknown,
+            };
+            read.extend(unknown.iter().map(|&row| (row, String::new())));
+            let mut query = sql("SELECT snapshot.seq, snapshot.name");
+            push_from_rows(&mut query, Worded::Snapshot, &unknown);
+            read.extend(self.all(query, |row| Ok((row.get("seq")?, row.get("name")?)))?);
+        }
     }
 
     /// The rows of a page that have some words, all that may be on it having been put in its order.
@@ -210,6 +260,12 @@ impl Unit {
         let late: Option<i64> = self.one(query.bind(LATE_FEW as i64), |row| row.get("late"))?;
         Ok(late.is_none_or(|late| late < LATE_FEW as i64))
     }
+}
+
+/// What the index of words is asked for, to find rows that may have all of some keywords.
+fn words_of(keywords: &[Keyword<'_>]) -> Option<String> {
+    let words: Vec<&str> = keywords.iter().filter_map(Keyword::words).collect();
+    (!words.is_empty()).then(|| words.join(" AND "))
 }
 
 fn place(row: &Row<'_>) -> Result<Place, StoreError> {

@@ -1,8 +1,8 @@
 //! Virtual machines.
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, word};
-use crate::sql::{Row, sql};
-use crate::words::{Worded, push_rows};
+use crate::sql::{Query, Row, sql};
+use crate::words::{Worded, push_from_rows};
 use crate::{Page, StoreError, Unit, reach};
 use tintype_model::access::Reach;
 use tintype_model::quota::Usage;
@@ -39,9 +39,20 @@ pub struct ListedVm {
 }
 
 const LISTED: &str = "SELECT vm.*, account.name AS account_name, operation.kind AS held_by,
-    (SELECT COUNT(*) FROM snapshot WHERE snapshot.vm = vm.id) AS all_snapshots
-    FROM vm JOIN account ON account.id = vm.account
+    (SELECT COUNT(*) FROM snapshot WHERE snapshot.vm = vm.id) AS all_snapshots";
+const WITH_OTHERS: &str = " JOIN account ON account.id = vm.account
     LEFT JOIN operation ON operation.id = vm.operation WHERE TRUE";
+
+/// A list of the machines in these rows, or of all.
+fn list(rows: Option<&[i64]>) -> Query {
+    let mut query = sql(LISTED);
+    match rows {
+        Some(rows) => push_from_rows(&mut query, Worded::Vm, rows),
+        None => drop(query.push(" FROM vm")),
+    }
+    query.push(WITH_OTHERS);
+    query
+}
 
 impl Unit {
     /// Adds a machine.
@@ -104,7 +115,7 @@ impl Unit {
     /// # Errors
     /// When the database fails.
     pub fn listed_vm(&mut self, id: VmId) -> Result<Option<ListedVm>, StoreError> {
-        self.one(sql(LISTED).push(" AND vm.id = ").push_bind(id.to_string()), listed)
+        self.one(list(None).push(" AND vm.id = ").push_bind(id.to_string()), listed)
     }
 
     /// A page of machines that a caller sees.
@@ -117,7 +128,10 @@ impl Unit {
         filter: &VmFilter,
         page: &Page,
     ) -> Result<Vec<ListedVm>, StoreError> {
-        let mut query = sql(LISTED);
+        let keyword = filter.keyword.as_ref().map(|keyword| self.keyword(Worded::Vm, keyword));
+        let keyword = keyword.transpose()?;
+        let few = keyword.as_ref().map(|keyword| self.few_rows(keyword)).transpose()?.flatten();
+        let mut query = list(few.as_deref());
         reach::push(&mut query, "vm.account", reach);
         if let Some(account) = filter.account {
             reach::push(&mut query, "vm.account", Reach::Account(account));
@@ -128,11 +142,7 @@ impl Unit {
         if let Some(state) = filter.state {
             query.push(" AND vm.state = ").push_bind(word(&state));
         }
-        if let Some(keyword) = &filter.keyword {
-            let keyword = self.keyword(Worded::Vm, keyword)?;
-            if let Some(rows) = self.few_rows(&keyword)? {
-                push_rows(&mut query, Worded::Vm, &rows);
-            }
+        if let Some(keyword) = keyword {
             keyword.push(&mut query);
         }
         page.push_start(&mut query, "vm");

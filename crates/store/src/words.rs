@@ -41,6 +41,13 @@ impl Worded {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Vm => "vm",
+        }
+    }
+
     fn columns(self) -> &'static [&'static str] {
         match self {
             Self::Snapshot => &["snapshot.name", "snapshot.description"],
@@ -92,9 +99,19 @@ impl Keyword<'_> {
 /// Goes on with the condition that a row is one of these. They are one value, so that the text is
 /// planned once.
 pub(crate) fn push_rows(query: &mut Query, table: Worded, rows: &[i64]) {
-    let rows = serde_json::to_string(rows).unwrap_or_default();
     query.push(format!(" AND {} IN (SELECT value FROM json_each(", table.row()));
-    query.push_bind(rows).push("))");
+    query.push_bind(numbers(rows)).push("))");
+}
+
+/// Goes on with where rows come from: these of a table, one after the other. To look whether a row
+/// is among them, SQLite would put them in a table of their own first, with memory for its pages.
+pub(crate) fn push_from_rows(query: &mut Query, table: Worded, rows: &[i64]) {
+    query.push(" FROM json_each(").push_bind(numbers(rows)).push(") AS few CROSS JOIN ");
+    query.push(format!("{} ON {} = few.value", table.name(), table.row()));
+}
+
+fn numbers(rows: &[i64]) -> String {
+    serde_json::to_string(rows).unwrap_or_default()
 }
 
 impl Unit {

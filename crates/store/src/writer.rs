@@ -68,6 +68,18 @@ impl Writer {
         Ok(Turn { state, committer: self.committer.clone() })
     }
 
+    /// Sees to it that all is durable, or did not happen, that was written before; answers whether
+    /// there still is a database.
+    pub(crate) fn committed(&self) -> impl Fn() -> bool + Send + use<> {
+        let state = Arc::downgrade(&self.state);
+        move || {
+            state.upgrade().is_some_and(|state| {
+                state.blocking_lock().commit();
+                true
+            })
+        }
+    }
+
     /// Makes durable what waits, and lets go of the file.
     pub(crate) async fn close(&self) {
         let mut state = self.state.lock().await;
