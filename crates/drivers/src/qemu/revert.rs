@@ -212,8 +212,9 @@ fn load_on_demand(folder: &Folder, instance: &Instance) -> Result<(), RevertErro
     capable.answer()?;
     incoming.answer()?;
     let until = Instant::now() + LOADING;
-    // Each question takes QEMU some of the time that it needs for loading.
-    for asked in 1_u32.. {
+    // Each question takes QEMU some of the time that it needs for loading; both are asked at first,
+    // so that a revert has the same steps however long it takes.
+    for asked in 0_u32.. {
         if qmp.run_state().map_err(while_loading)? != "inmigrate" {
             break;
         }
