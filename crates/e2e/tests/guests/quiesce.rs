@@ -1,6 +1,7 @@
 //! Quiesced snapshots: the guest agent freezes the filesystems, the disks are switched, and
 //! whatever happens the filesystems are thawed (P38, P39).
 
+use crate::kills::points;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -121,8 +122,11 @@ fn whoever_dies_nothing_stays_frozen(world: &mut World, debian: &Debian) -> Resu
     let first = at("before poll qmp query-chardev").context("it looks for an agent")?;
     let last = at("after guest agent thaw").context("it thaws")? + 5;
     vm.delete(world, &vm.named(world, "counted")?, "one")?;
+    let before: Vec<bool> = steps.iter().map(|step| step.contains(" before ")).collect();
     let mut noted = false;
-    for (n, step) in steps.iter().enumerate().take(last).skip(first) {
+    let points = points(&before).into_iter().map(|point| point as usize - 1);
+    for n in points.filter(|n| (first..last).contains(n)) {
+        let step = steps[n];
         world.serve(&["--kill-at", &format!("take:{}", n + 1)])?;
         let path = vm.path("/snapshots");
         let died = world.wait(world.client().post::<Operation>(&path, &wanted("k", "required")));
