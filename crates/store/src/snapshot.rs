@@ -1,7 +1,7 @@
 //! Snapshots.
 
 use crate::codec::{Same, count, from_word, id, json, maybe_id, maybe_json, number, word};
-use crate::sql::{Query, Row, sql};
+use crate::sql::{Row, sql};
 use crate::{StoreError, Unit};
 use std::collections::BTreeMap;
 use tintype_model::change::SnapshotChange;
@@ -66,14 +66,13 @@ impl Unit {
         snapshot: &Snapshot,
         account: AccountId,
     ) -> Result<(), StoreError> {
-        self.name_given(
+        self.run(
             sql(
                 "INSERT INTO snapshot (id, vm, name, description, kind, consistency, state, parent,
                                    created_at, memory_bytes, config, account, created_by,
                                    expires_at, protected, safety, saving, size_bytes, late)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, 0, $9 < (SELECT COALESCE(MAX(created_at), $9) FROM snapshot))
-             RETURNING seq",
+                     $17, 0, $9 < (SELECT COALESCE(MAX(created_at), $9) FROM snapshot))",
             )
             .bind(snapshot.id.to_string())
             .bind(snapshot.vm.to_string())
@@ -92,15 +91,16 @@ impl Unit {
             .bind(snapshot.protected)
             .bind(snapshot.safety)
             .bind(snapshot.saving.as_ref().map(json)),
-        )
+        )?;
+        let row = self.connection().last_insert_rowid();
+        debug_assert_eq!(self.row_of(snapshot.id)?, Some(row), "what triggers add is not told");
+        self.names.forget(row);
+        Ok(())
     }
 
-    /// Gives a row a name, which is not known before it is read.
-    fn name_given(&mut self, query: Query) -> Result<(), StoreError> {
-        if let Some(row) = self.one(query, |row| row.get("seq"))? {
-            self.names.forget(row);
-        }
-        Ok(())
+    fn row_of(&mut self, id: SnapshotId) -> Result<Option<i64>, StoreError> {
+        let query = sql("SELECT seq FROM snapshot WHERE id = $1").bind(id.to_string());
+        self.one(query, |row| row.get("seq"))
     }
 
     /// Records what deleting a snapshot alone would give back.
@@ -172,8 +172,10 @@ impl Unit {
                 .bind(parent.map(|id| id.to_string())),
             SnapshotChange::Layer(disk, layer) => return self.hold_layer(id, *disk, *layer),
             SnapshotChange::Name(name) => {
-                let named = sql("UPDATE snapshot SET name = $1 WHERE id = $2 RETURNING seq");
-                return self.name_given(named.bind(name).bind(id.to_string()));
+                if let Some(row) = self.row_of(id)? {
+                    self.names.forget(row);
+                }
+                sql("UPDATE snapshot SET name = $1 WHERE id = $2").bind(name)
             }
             SnapshotChange::Description(text) => {
                 sql("UPDATE snapshot SET description = $1 WHERE id = $2").bind(text)
