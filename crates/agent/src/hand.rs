@@ -104,6 +104,11 @@ impl<H: Host> Hand<H> {
         Ok(outcome)
     }
 
+    /// Whether an effect was begun, or may have been.
+    pub fn has_begun(&self, id: EffectId) -> bool {
+        !matches!(self.journals.known(id), Ok(Known::Nothing))
+    }
+
     /// What the journal knows; nothing may be decided before it can be read.
     fn known(&self, id: EffectId) -> Known {
         loop {

@@ -1,6 +1,7 @@
 //! Performs effects on one host: each once, with a journal, so that after a crash it is finished or
 //! undone. The agent has no database.
 
+mod admission;
 mod console;
 mod disks;
 mod fake;

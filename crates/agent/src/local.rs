@@ -1,5 +1,6 @@
 //! The agent of the host we run on.
 
+use crate::admission::Admission;
 use crate::console::Consoles;
 use crate::hand::Hand;
 use crate::holders::Holders;
@@ -49,6 +50,7 @@ pub struct LocalAgent {
     shared: Arc<Shared>,
     consoles: Consoles,
     turns: Mutex<BTreeMap<VmId, Arc<AsyncMutex<()>>>>,
+    admission: Admission,
     /// Who has files open, and since when we know.
     holders: Arc<Mutex<Option<(Instant, Holders)>>>,
 }
@@ -111,6 +113,7 @@ impl LocalAgent {
             shared: Arc::new(shared),
             consoles: Consoles::default(),
             turns: Mutex::default(),
+            admission: Admission::for_this_host(),
             holders: Arc::default(),
         };
         for vm in agent.shared.hand.host().machines() {
@@ -170,11 +173,23 @@ fn make_folders(data: &Path, pool: &Path) -> io::Result<()> {
 impl Shared {
     fn perform(&self, id: EffectId, effect: &Effect, stop: &Arc<AtomicBool>) -> Outcome {
         let _counting = steps::begin(effect.word());
-        let progress = Arc::new(Mutex::new(begun("begun")));
-        self.progress.lock().expect("no holder panics").insert(id, Arc::clone(&progress));
+        let progress = self.tell(id, "begun");
         let outcome = self.hand.perform(id, effect, progress, stop);
         self.progress.lock().expect("no holder panics").remove(&id);
         outcome
+    }
+
+    /// Tells what an effect does from now on.
+    fn tell(&self, id: EffectId, step: &str) -> Arc<Mutex<Progress>> {
+        let progress = Arc::new(Mutex::new(begun(step)));
+        self.progress.lock().expect("no holder panics").insert(id, Arc::clone(&progress));
+        progress
+    }
+
+    /// Whether an effect will save memory. One that was begun before waits for nobody: its guest
+    /// may be held.
+    fn begins_to_save(&self, id: EffectId, effect: &Effect) -> bool {
+        matches!(effect, Effect::TakeSnapshot(take) if take.memory) && !self.hand.has_begun(id)
     }
 
     fn reserve(&self, id: EffectId, effect: &Effect) {
@@ -199,6 +214,11 @@ impl Agent for LocalAgent {
         let starts = matches!(effect, Effect::StartVm(_) | Effect::Revert(_));
         let deletes = matches!(effect, Effect::DeleteVm { .. });
         self.shared.reserve(id, &effect);
+        let waits = || drop(self.shared.tell(id, "waiting until others have saved their memory"));
+        let _place = match self.shared.begins_to_save(id, &effect) {
+            true => self.admission.place(&stop, waits).await,
+            false => None,
+        };
         let shared = Arc::clone(&self.shared);
         let work = move || shared.perform(id, &effect, &stop);
         let again = work.clone();
