@@ -72,7 +72,6 @@ mod tests {
         let mut third = std::pin::pin!(third);
         assert!(timeout(A_WHILE, &mut third).await.is_err());
         assert!(waits.load(Ordering::SeqCst), "it is told that it waits");
-        // Who gave up is not in the way.
         drop(first);
         assert!(timeout(A_WHILE, third).await.unwrap().is_some());
     }

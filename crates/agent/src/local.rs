@@ -215,9 +215,10 @@ impl Agent for LocalAgent {
         let deletes = matches!(effect, Effect::DeleteVm { .. });
         self.shared.reserve(id, &effect);
         let waits = || drop(self.shared.tell(id, "waiting until others have saved their memory"));
-        let _place = match self.shared.begins_to_save(id, &effect) {
-            true => self.admission.place(&stop, waits).await,
-            false => None,
+        let _place = if self.shared.begins_to_save(id, &effect) {
+            self.admission.place(&stop, waits).await
+        } else {
+            None
         };
         let shared = Arc::clone(&self.shared);
         let work = move || shared.perform(id, &effect, &stop);

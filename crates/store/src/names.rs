@@ -75,7 +75,10 @@ impl Names {
                 match connect().and_then(|connection| names.read_all(&connection)) {
                     Ok(all) => names.end(all),
                     Err(StoreError::Closed) => return,
-                    Err(error) => tracing::warn!(%error, "the names of snapshots cannot be read"),
+                    Err(error) => {
+                        names.write().changed = None;
+                        tracing::warn!(%error, "the names of snapshots cannot be read");
+                    }
                 }
                 drop(names);
                 thread::sleep(LEARNED);

@@ -8,7 +8,7 @@
 use crate::names::Rank;
 use crate::snapshot_list::{Conditions, ListedSnapshot, Scope, put_in_order};
 use crate::sql::{Row, sql};
-use crate::words::{Keyword, Worded, push_from_rows};
+use crate::words::{Keyword, Worded, push_from};
 use crate::{Cursor, Order, Page, StoreError, Unit};
 use std::collections::{BTreeSet, HashMap};
 use tintype_model::snapshot::SnapshotState;
@@ -99,7 +99,7 @@ impl Unit {
         let words = words_of(conditions.keywords);
         let few = conditions.keywords.iter().any(Keyword::is_of_few);
         let (Some(words), true, false) = (words, few, page.is_by_time()) else { return Ok(None) };
-        if conditions.filter.vm.is_some() || *conditions.scope != Scope::All {
+        if conditions.filter.vm.is_some() || !matches!(conditions.scope, Scope::All) {
             return Ok(None);
         }
         let with_words = sql("SELECT rowid FROM snapshot_words WHERE snapshot_words MATCH $1");
@@ -137,7 +137,7 @@ impl Unit {
             };
             read.extend(unknown.iter().map(|&row| (row, String::new())));
             let mut query = sql("SELECT snapshot.seq, snapshot.name");
-            push_from_rows(&mut query, Worded::Snapshot, &unknown);
+            push_from(&mut query, Worded::Snapshot, Some(&unknown));
             read.extend(self.all(query, |row| Ok((row.get("seq")?, row.get("name")?)))?);
         }
     }

@@ -3,7 +3,7 @@
 use crate::codec::{Same, count, word};
 use crate::snapshot::snapshot;
 use crate::sql::{Query, Row, sql};
-use crate::words::{Keyword, Worded, push_from_rows, push_rows};
+use crate::words::{Keyword, Worded, push_from, push_rows};
 use crate::{Order, Page, StoreError, Unit, reach};
 use tintype_model::access::Reach;
 use tintype_model::config::Config;
@@ -55,7 +55,6 @@ const OF_MACHINES: &str = " CROSS JOIN vm ON vm.id = snapshot.vm WHERE TRUE";
 const ACCOUNTS_FEW: usize = 64;
 
 /// Whose snapshots a list is about.
-#[derive(PartialEq, Eq)]
 pub(crate) enum Scope {
     All,
     /// Of these accounts, which are gathered one by one.
@@ -107,19 +106,16 @@ impl Conditions<'_> {
 /// A list of the snapshots in these rows, or of all.
 fn list(rows: Option<&[i64]>) -> Query {
     let mut query = sql(LISTED);
-    match rows {
-        Some(rows) => push_from_rows(&mut query, Worded::Snapshot, rows),
-        None => drop(query.push(" FROM snapshot")),
-    }
+    push_from(&mut query, Worded::Snapshot, rows);
     query.push(OF_MACHINES);
     query
 }
 
 /// Puts what was found in the order of a page.
 pub(crate) fn put_in_order(found: &mut [ListedSnapshot], order: Order) {
-    let snapshot = |listed: &ListedSnapshot| (listed.snapshot.created_at, listed.snapshot.id);
+    let time = |listed: &ListedSnapshot| (listed.snapshot.created_at, listed.snapshot.id);
     match order {
-        Order::Oldest | Order::Newest => found.sort_unstable_by_key(snapshot),
+        Order::Oldest | Order::Newest => found.sort_unstable_by_key(time),
         Order::Name | Order::NameBackwards => found.sort_unstable_by(|a, b| {
             (&a.snapshot.name, a.snapshot.id).cmp(&(&b.snapshot.name, b.snapshot.id))
         }),

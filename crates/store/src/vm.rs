@@ -2,7 +2,7 @@
 
 use crate::codec::{count, from_json, from_word, id, json, maybe_id, maybe_json, word};
 use crate::sql::{Query, Row, sql};
-use crate::words::{Worded, push_from_rows};
+use crate::words::{Worded, push_from};
 use crate::{Page, StoreError, Unit, reach};
 use tintype_model::access::Reach;
 use tintype_model::quota::Usage;
@@ -46,10 +46,7 @@ const WITH_OTHERS: &str = " JOIN account ON account.id = vm.account
 /// A list of the machines in these rows, or of all.
 fn list(rows: Option<&[i64]>) -> Query {
     let mut query = sql(LISTED);
-    match rows {
-        Some(rows) => push_from_rows(&mut query, Worded::Vm, rows),
-        None => drop(query.push(" FROM vm")),
-    }
+    push_from(&mut query, Worded::Vm, rows);
     query.push(WITH_OTHERS);
     query
 }

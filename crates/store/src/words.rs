@@ -103,9 +103,14 @@ pub(crate) fn push_rows(query: &mut Query, table: Worded, rows: &[i64]) {
     query.push_bind(numbers(rows)).push("))");
 }
 
-/// Goes on with where rows come from: these of a table, one after the other. To look whether a row
-/// is among them, SQLite would put them in a table of their own first, with memory for its pages.
-pub(crate) fn push_from_rows(query: &mut Query, table: Worded, rows: &[i64]) {
+/// Goes on with where rows come from: all of a table, or these of it, one after the other. To look
+/// whether a row is among them, SQLite would put them in a table of their own first, with memory
+/// for its pages.
+pub(crate) fn push_from(query: &mut Query, table: Worded, rows: Option<&[i64]>) {
+    let Some(rows) = rows else {
+        query.push(format!(" FROM {}", table.name()));
+        return;
+    };
     query.push(" FROM json_each(").push_bind(numbers(rows)).push(") AS few CROSS JOIN ");
     query.push(format!("{} ON {} = few.value", table.name(), table.row()));
 }
