@@ -20,7 +20,8 @@ pub enum Outcome {
 /// What an agent saw while it performed an effect.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Facts {
-    /// Whether the disks are written to the new layers.
+    /// Whether the disks are written to the new layers; of a merge or fold, whether the layer that
+    /// goes is of the past, though it may still lie there.
     pub switched: bool,
     /// Whether the machine runs.
     pub running: bool,

@@ -5,7 +5,7 @@ use crate::change::{Change, SnapshotChange};
 use crate::finding::Finding;
 use crate::id::{DiskId, LayerId, SnapshotId, VmId};
 use crate::layer::{DEPTH_MOST, Format, Layer, LayerFile};
-use crate::outcome::Facts;
+use crate::outcome::{Facts, Outcome};
 use crate::snapshot::Snapshot;
 use crate::timeline::Timeline;
 use serde::{Deserialize, Serialize};
@@ -202,8 +202,27 @@ impl Reclaim {
         }
     }
 
-    /// What is recorded once the work is done.
-    pub fn conclude(&self, timeline: &Timeline, facts: &Facts) -> Vec<Change> {
+    /// What is recorded of what came of the work.
+    pub fn conclude(&self, timeline: &Timeline, outcome: &Outcome) -> Vec<Change> {
+        match outcome {
+            Outcome::Done(facts) => self.done(timeline, facts),
+            Outcome::Failed(_, facts) if facts.switched => self.all_but_removed(timeline, facts),
+            Outcome::Failed(..) | Outcome::Yielded => Vec::new(),
+        }
+    }
+
+    /// What is of the past lies there still, and has yet to be removed.
+    fn all_but_removed(&self, timeline: &Timeline, facts: &Facts) -> Vec<Change> {
+        let mut changes = self.done(timeline, facts);
+        changes.retain(|change| !matches!(change, Change::LayerGone(_)));
+        if let Self::Merge { child, .. } = self {
+            // What it lay on may be written to by a guest, with which nothing fits any more.
+            changes.push(Change::LayerMoved { layer: child.id, parent: None });
+        }
+        changes
+    }
+
+    fn done(&self, timeline: &Timeline, facts: &Facts) -> Vec<Change> {
         let mut changes = match self {
             Self::Remove { layer } => vec![Change::LayerGone(layer.id)],
             Self::Merge { child, into, .. } => replace(timeline, child.id, into.id),

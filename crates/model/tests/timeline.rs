@@ -18,12 +18,13 @@ use tintype_model::operation::{
 };
 use tintype_model::quota::Quota;
 use tintype_model::reclaim::{self, Reclaim};
+use tintype_model::refusal::Code;
 use tintype_model::settings::{Limit, Settings};
 use tintype_model::snapshot::{Kind, Snapshot};
 use tintype_model::timeline::Timeline;
 use tintype_model::tree::Scope;
 use tintype_model::vm::{Vm, VmState};
-use tintype_model::{AccountId, DiskId, LayerId, Moment, OperationId, SnapshotId, VmId};
+use tintype_model::{AccountId, DiskId, LayerId, Moment, OperationId, Refusal, SnapshotId, VmId};
 use uuid::Uuid;
 
 type Content = BTreeMap<u8, u64>;
@@ -117,6 +118,7 @@ struct Machine {
     clones: Vec<LinkedClone>,
     ids: u128,
     writes: u64,
+    works: u32,
 }
 
 impl Machine {
@@ -145,7 +147,7 @@ impl Machine {
         timeline.apply(&Change::LayerAdded(layer));
         timeline.apply(&Change::DiskActive { disk, layer: base });
         let layers = BTreeMap::from([(base, File::default())]);
-        Self { timeline, layers, clones: Vec::new(), ids: 100, writes: 0 }
+        Self { timeline, layers, clones: Vec::new(), ids: 100, writes: 0, works: 0 }
     }
 
     fn active(&self) -> LayerId {
@@ -259,8 +261,15 @@ impl Machine {
                 self.layers.insert(fresh.id, Rc::new(RefCell::new(folded)));
             }
         }
-        let changes = work.conclude(&self.timeline, &Facts::default());
-        self.apply(&changes);
+        self.works += 1;
+        let facts = Facts { switched: true, ..Facts::default() };
+        let outcome = if self.works.is_multiple_of(3) {
+            // What is of the past cannot be removed.
+            Outcome::Failed(Refusal::new(Code::StorageFailed), facts)
+        } else {
+            Outcome::Done(facts)
+        };
+        self.apply(&work.conclude(&self.timeline, &outcome));
         self.layers.retain(|id, _| self.timeline.layers.contains_key(id));
         true
     }

@@ -155,6 +155,12 @@ impl Records {
             if let Some(flaw) = self.layers_flaw(ground, timeline) {
                 return Some(format!("{}: {flaw}", vm.name));
             }
+            // What it would be started from is what it has written to.
+            let at_rest = vm.operation.is_none() && vm.reclaim.is_none();
+            let on = ground.fake.written_to(vm.id).filter(|_| at_rest);
+            if let Some(on) = on.filter(|on| *on != timeline.active) {
+                return Some(format!("{}: the guest writes to {on:?}, other layers", vm.name));
+            }
         }
         let wrong = self
             .usage

@@ -3,7 +3,7 @@
 use super::{Broken, Fake, Guest, Memory, World};
 use crate::diary::{Diary, Note};
 use crate::hypervisor::{Hypervisor, had_switched};
-use crate::volume::Volume;
+use crate::volume::{Volume, VolumeError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tintype_model::capability::Capabilities;
@@ -121,30 +121,26 @@ impl Fake {
         Ok(())
     }
 
-    fn work(&self, vm: VmId, work: &Reclaim) -> Result<(), crate::volume::VolumeError> {
+    /// Answers what is of the past then, and goes last.
+    fn work(&self, vm: VmId, work: &Reclaim) -> Result<Option<LayerFile>, VolumeError> {
         let calm = AtomicBool::new(false);
-        let (old, new, above): (LayerFile, LayerFile, &[LayerFile]) = match work {
-            Reclaim::Remove { layer } => return self.remove_layer(vm, *layer),
+        match work {
+            Reclaim::Remove { layer } => Ok(Some(*layer)),
             Reclaim::Merge { child, into, above } => {
-                if !self.exists(vm, *child) {
-                    return Ok(());
+                if self.exists(vm, *child) {
+                    self.merge(vm, *child, *into, &calm)?;
+                    self.move_on(vm, *child, *into, above)?;
                 }
-                self.merge(vm, *child, *into, &calm)?;
-                (*child, *into, above)
+                Ok(Some(*child))
             }
             Reclaim::Fold { chain, base, fresh, above, keep, .. } => {
-                if *keep {
-                    self.fold(vm, chain[0], *base, *fresh, &calm)?;
-                    return self.move_on(vm, chain[0], *fresh, above);
-                }
-                if self.exists(vm, chain[0]) {
+                if *keep || self.exists(vm, chain[0]) {
                     self.fold(vm, chain[0], *base, *fresh, &calm)?;
                 }
-                (chain[0], *fresh, above)
+                self.move_on(vm, chain[0], *fresh, above)?;
+                Ok((!keep).then_some(chain[0]))
             }
-        };
-        self.move_on(vm, old, new, above)?;
-        self.remove_layer(vm, old)
+        }
     }
 
     /// Puts what lies on `old` on `new`.
@@ -154,7 +150,7 @@ impl Fake {
         old: LayerFile,
         new: LayerFile,
         above: &[LayerFile],
-    ) -> Result<(), crate::volume::VolumeError> {
+    ) -> Result<(), VolumeError> {
         if let Some(guest) = self.world().guest(vm) {
             for active in guest.active.values_mut().filter(|active| **active == old.id) {
                 *active = new.id;
@@ -164,10 +160,6 @@ impl Fake {
             self.relink(vm, layer, new)?;
         }
         Ok(())
-    }
-
-    fn remove_layer(&self, vm: VmId, layer: LayerFile) -> Result<(), crate::volume::VolumeError> {
-        Volume::remove(self, vm, layer)
     }
 }
 
@@ -300,9 +292,14 @@ impl Hypervisor for Fake {
         if give_way.load(Ordering::SeqCst) && !gone {
             return Outcome::Yielded;
         }
-        match self.work(vm, work) {
-            Ok(()) => Outcome::Done(Facts::default()),
-            Err(error) => failed(Code::StorageFailed, &error.to_string(), Facts::default()),
+        let mut facts = Facts::default();
+        let done = self.work(vm, work).and_then(|past| {
+            facts.switched = true;
+            past.map_or(Ok(()), |past| Volume::remove(self, vm, past))
+        });
+        match done {
+            Ok(()) => Outcome::Done(facts),
+            Err(error) => failed(Code::StorageFailed, &error.to_string(), facts),
         }
     }
 

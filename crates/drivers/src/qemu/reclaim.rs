@@ -13,7 +13,7 @@ use super::{Qemu, failed};
 use crate::hypervisor::Hypervisor;
 use crate::volume::{Volume, VolumeError};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,23 +52,25 @@ pub(super) fn reclaim(qemu: &Qemu, vm: VmId, work: &Reclaim, give_way: &AtomicBo
         return Outcome::Yielded;
     }
     let here = Work { qemu, vm, give_way, instance: qemu.instance(vm) };
-    let result = match work {
-        Reclaim::Remove { layer } => here.volume().remove(vm, *layer).map_err(ReclaimError::from),
-        Reclaim::Merge { child, into, above } => here.merge(*child, *into, above),
-        Reclaim::Fold { chain, base, fresh, above, keep, .. } => {
-            here.fold(chain, *base, *fresh, above).and_then(|()| match chain.first() {
-                Some(&top) if !keep => Ok(here.volume().remove(vm, top)?),
-                _ => Ok(()),
-            })
+    let past = match work {
+        Reclaim::Remove { layer } => Ok(Some(*layer)),
+        Reclaim::Merge { child, into, above } => {
+            here.merge(*child, *into, above).map(|()| Some(*child))
         }
+        Reclaim::Fold { chain, base, fresh, above, keep, .. } => here
+            .fold(chain, *base, *fresh, above)
+            .map(|()| chain.first().copied().filter(|_| !keep)),
     };
-    match result {
-        Ok(()) => Outcome::Done(here.sizes(work)),
+    let mut facts = Facts::default();
+    let done = past.and_then(|past| {
+        facts = Facts { switched: true, ..here.sizes(work) };
+        past.map_or(Ok(()), |past| here.remove(past))
+    });
+    match done {
+        Ok(()) => Outcome::Done(facts),
         Err(ReclaimError::Yielded | ReclaimError::Volume(VolumeError::Yielded)) => Outcome::Yielded,
-        Err(error @ ReclaimError::Volume(_)) => {
-            failed(Code::StorageFailed, &error, Facts::default())
-        }
-        Err(error) => failed(Code::HypervisorFailed, &error, Facts::default()),
+        Err(error @ ReclaimError::Volume(_)) => failed(Code::StorageFailed, &error, facts),
+        Err(error) => failed(Code::HypervisorFailed, &error, facts),
     }
 }
 
@@ -91,18 +93,32 @@ impl Work<'_> {
         if self.give_way.load(Ordering::SeqCst) { Err(ReclaimError::Yielded) } else { Ok(()) }
     }
 
+    /// Removes a layer that is of the past, and the mark that says so.
+    fn remove(&self, layer: LayerFile) -> Result<(), ReclaimError> {
+        if self.uses(layer)? {
+            return Err(VolumeError::Tool(format!("{} is in use", layer.name())).into());
+        }
+        self.volume().remove(self.vm, layer)?;
+        let _ = fs::remove_file(self.mark(layer));
+        Ok(())
+    }
+
+    /// The file that says that a layer was merged into the one beneath it.
+    fn mark(&self, child: LayerFile) -> PathBuf {
+        self.qemu.folder(self.vm).path().join(format!("{}{MERGED}", child.id))
+    }
+
     /// Writes `child` down into `into`. Through `child` the same is seen at every step, so it may
     /// be given up or repeated until it is marked that `into` holds all: from then on a guest may
-    /// write to `into`, and `child` is of the past. `child` goes last.
+    /// write to `into`, and `child` is of the past. It is removed last, by the caller.
     fn merge(
         &self,
         child: LayerFile,
         into: LayerFile,
         above: &[LayerFile],
     ) -> Result<(), ReclaimError> {
-        let mark = self.qemu.folder(self.vm).path().join(format!("{}{MERGED}", child.id));
+        let mark = self.mark(child);
         if !self.volume().exists(self.vm, child) {
-            let _ = fs::remove_file(mark);
             return Ok(());
         }
         match self.instance.as_deref() {
@@ -120,8 +136,6 @@ impl Work<'_> {
                 self.volume().relink(self.vm, layer, into)?;
             }
         }
-        self.volume().remove(self.vm, child)?;
-        let _ = fs::remove_file(mark);
         Ok(())
     }
 

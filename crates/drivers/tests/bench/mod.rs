@@ -216,8 +216,8 @@ impl<H: Host> Bench<H> {
                 return count;
             };
             let outcome = self.host.hypervisor().reclaim(vm, &work, &AtomicBool::new(false));
-            let Outcome::Done(facts) = outcome else { panic!("{work:?}: {outcome:?}") };
-            self.apply(vm, &work.conclude(&timeline, &facts));
+            assert!(matches!(outcome, Outcome::Done(_)), "{work:?}: {outcome:?}");
+            self.apply(vm, &work.conclude(&timeline, &outcome));
             assert_eq!(self.timeline(vm).flaw(), None);
         }
         unreachable!("there is an end to it")

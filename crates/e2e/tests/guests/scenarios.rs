@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tintype_e2e::{MEMORY_MIB, Pool, TestVm, World, new_vm};
 use tintype_model::Moment;
@@ -555,10 +557,7 @@ fn half_a_merge_is_recorded_as_it_is() -> Result<()> {
     let world = World::start()?;
     let vm = TestVm::boot(&world, "web")?;
     remember(&vm, 1)?;
-    let before: Vec<_> = std::fs::read_dir(vm.folder())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "qcow2"))
-        .collect();
+    let before = files(&vm, "qcow2")?;
     let one = vm.snapshot(&world, "one", "disk")?;
     remember(&vm, 2)?;
     // The second disk's lower layer cannot be written to, by nobody.
@@ -579,6 +578,42 @@ fn half_a_merge_is_recorded_as_it_is() -> Result<()> {
     let pool = Pool::assert_agrees(&world, &vm)?;
     assert_eq!(pool.files.len(), 2);
     Ok(())
+}
+
+/// R10: a layer that was merged and could not be removed is of the past all the same: what the
+/// guest has written since lies in the other one.
+#[test]
+fn what_was_merged_and_not_removed_is_of_the_past() -> Result<()> {
+    let world = World::start()?;
+    let vm = TestVm::boot(&world, "web")?;
+    let before = files(&vm, "qcow2")?;
+    let one = vm.snapshot(&world, "one", "disk")?;
+    remember(&vm, 2)?;
+    let merged: Vec<_> = files(&vm, "qcow2")?.difference(&before).cloned().collect();
+    merged.iter().try_for_each(|layer| chattr("+i", layer))?;
+    vm.delete(&world, &one, "one")?;
+    let until = Instant::now() + Duration::from_secs(60);
+    while files(&vm, "merged")?.len() != merged.len() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    remember(&vm, 3)?;
+    cut_power(&world, &vm)?;
+    vm.start(&world)?;
+    assert_eq!(files(&vm, "qcow2")?.len(), 4, "nothing could be removed");
+    assert_eq!(vm.guest.epochs()?.disks, [3, 3]);
+    merged.iter().try_for_each(|layer| chattr("-i", layer))?;
+    // After an operation it is looked at once whether there is work.
+    cut_power(&world, &vm)?;
+    Pool::assert_agrees(&world, &vm)?;
+    assert_eq!(files(&vm, "qcow2")?, before);
+    assert!(files(&vm, "merged")?.is_empty());
+    Ok(())
+}
+
+/// The files in a machine's folder whose names end so.
+fn files(vm: &TestVm, end: &str) -> Result<BTreeSet<PathBuf>> {
+    let files = std::fs::read_dir(vm.folder())?.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(files.filter(|path| path.extension().is_some_and(|found| found == end)).collect())
 }
 
 fn chattr(flag: &str, path: &std::path::Path) -> Result<()> {

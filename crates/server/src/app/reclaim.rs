@@ -154,10 +154,7 @@ impl App {
         if timeline.vm.reclaim != Some(id) {
             return Ok(None);
         }
-        let mut changes = match outcome {
-            Outcome::Done(facts) => work.conclude(&timeline, facts),
-            Outcome::Failed(..) | Outcome::Yielded => Vec::new(),
-        };
+        let mut changes = work.conclude(&timeline, outcome);
         changes.push(Change::VmReclaim(None));
         let sharers = sharers(&mut unit, &timeline).await?;
         unit.record(&mut timeline, &changes)?;
