@@ -61,7 +61,7 @@ impl Memory {
         format!("pages={} bad={bad}", filled.words.len() / WORDS)
     }
 
-    /// Rewrites `rate` random filled pages a second with what they already hold.
+    /// Rewrites the first word of `rate` random filled pages a second with what it already is.
     pub(crate) fn dirty(&self, rate: u64) {
         self.dirty_rate.store(rate, Ordering::Relaxed);
         let (filled, rate) = (Arc::clone(&self.filled), Arc::clone(&self.dirty_rate));
@@ -85,7 +85,7 @@ fn rewrite(filled: &Mutex<Filled>, rate: &AtomicU64) {
                     random = next(random);
                     let page = random % pages;
                     let start = page as usize * WORDS;
-                    write_page(&mut filled.words[start..start + WORDS], page, content);
+                    write_page(&mut filled.words[start..=start], page, content);
                 }
             }
         }

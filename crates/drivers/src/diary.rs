@@ -24,6 +24,8 @@ pub enum Note {
         /// How long the guest had been held then.
         held_ms: u64,
     },
+    /// The guest writes faster than its memory is saved: it is saved behind its back from here on.
+    Turned,
     /// The guest runs again.
     Resumed {
         /// How long it stood still.

@@ -7,7 +7,7 @@ use crate::layer::Layer;
 use crate::moment::Moment;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::snapshot::{Consistency, Kind, Snapshot, SnapshotState};
+use crate::snapshot::{Consistency, Kind, Road, Snapshot, SnapshotState};
 use crate::vm::VmState;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -90,6 +90,8 @@ pub enum SnapshotChange {
         /// The layers that hold its disks.
         layers: BTreeMap<DiskId, LayerId>,
     },
+    /// Its memory was saved on this road.
+    Road(Road),
     /// It is not whole, for this reason; it holds no layers.
     Unavailable(Refusal),
     /// It has another parent.
@@ -123,6 +125,11 @@ impl SnapshotChange {
                 snapshot.consistency = *consistency;
                 snapshot.reason.clone_from(reason);
                 snapshot.layers = layers.clone();
+            }
+            Self::Road(road) => {
+                if let Some(saving) = &mut snapshot.saving {
+                    saving.road = *road;
+                }
             }
             Self::Unavailable(reason) => {
                 snapshot.state = SnapshotState::Unavailable;

@@ -198,6 +198,10 @@ pub struct TakeSnapshot {
     /// How its memory is saved.
     #[serde(default)]
     pub road: Road,
+    /// How long the guest may be held on the other road before memory is saved behind its back
+    /// instead, in milliseconds, if it may: it writes to it faster than it is saved.
+    #[serde(default)]
+    pub turns_beyond_ms: Option<u64>,
     /// Its memory's size.
     pub memory_bytes: u64,
     /// Whether the guest is asked to hold still.

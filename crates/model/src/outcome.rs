@@ -33,6 +33,9 @@ pub struct Facts {
     /// Why it did not, if that was wanted.
     #[serde(default)]
     pub not_quiesced: Option<Refusal>,
+    /// Whether memory was saved behind the guest's back though it was not to be.
+    #[serde(default)]
+    pub turned: bool,
     /// What the memory takes on disk.
     pub memory_bytes: u64,
     /// What files take on disk, by layer.

@@ -3,7 +3,8 @@
 //! The moment that is asked for is what people mean by a snapshot, so that is the rule. On that
 //! road all memory is protected while the guest stands still, which takes longer the more there is;
 //! where it would pass the bound that is set for the machine, memory is saved first and the guest
-//! held for the rest of it only, at a later moment.
+//! held for the rest of it only, at a later moment. A guest that writes to memory so fast that this
+//! would take longer than protecting it is turned back to the first road.
 
 use crate::settings::Limit;
 use crate::snapshot::{Road, Saving, Snapshot};
@@ -42,7 +43,7 @@ fn better(asked: Saving, later: Saving, bound: Limit) -> Saving {
 
 /// How long a guest will be held, in milliseconds, by its latest snapshots of the same memory on
 /// the same road.
-fn predict(timeline: &Timeline, road: Road) -> u64 {
+pub(crate) fn predict(timeline: &Timeline, road: Road) -> u64 {
     let memory_bytes = timeline.vm.config.memory_bytes;
     let is_like = |snapshot: &&Snapshot| {
         snapshot.saving.is_some_and(|saving| saving.road == road)

@@ -162,6 +162,10 @@ impl Unit {
                 .bind(reason.as_ref().map(json))
                 .bind(word(&SnapshotState::Ready))
             }
+            SnapshotChange::Road(road) => {
+                sql("UPDATE snapshot SET saving = json_set(saving, '$.road', $1) WHERE id = $2")
+                    .bind(word(road))
+            }
             SnapshotChange::Unavailable(reason) => {
                 self.forget_layers(id)?;
                 sql("UPDATE snapshot SET state = $1, reason = $2, memory_bytes = 0 WHERE id = $3")

@@ -66,6 +66,8 @@ enum TakeError {
     Save(String),
     #[error("{0}")]
     Quiesce(#[from] AgentError),
+    #[error("memory could not be saved: the guest writes to it faster than it is saved")]
+    TooFast,
     #[error("the guest is {0}, not running")]
     NotRunning(String),
     #[error("it was cancelled")]
@@ -76,6 +78,8 @@ struct Shot<'a> {
     take: &'a TakeSnapshot,
     instance: &'a Instance,
     folder: Folder,
+    /// How memory is saved now.
+    road: Road,
     facts: Facts,
 }
 
@@ -87,7 +91,8 @@ pub(super) fn take(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> O
         return failed(Code::GuestLost, &"there is no process that answers", Facts::default());
     };
     let folder = qemu.folder(take.vm);
-    let mut shot = Shot { take, instance: &instance, folder, facts: Facts::default() };
+    let mut shot =
+        Shot { take, instance: &instance, folder, road: take.road, facts: Facts::default() };
     let result = shot.run(qemu, diary);
     match result {
         Ok(()) => shot.done(qemu),
@@ -107,9 +112,16 @@ impl Shot<'_> {
         if diary.is_cancelled() {
             return Err(TakeError::Cancelled);
         }
-        if let (Some(memory), Road::Precopy) = (&memory, self.take.road) {
-            self.save_then_hold(qemu, diary)?;
-            return self.finish_memory(memory, Duration::ZERO, diary);
+        if let (Some(memory), Road::Precopy) = (&memory, self.road) {
+            match self.save_then_hold(qemu, diary) {
+                Err(TakeError::TooFast) if self.take.turns_beyond_ms.is_some() => {
+                    self.turn(diary)?
+                }
+                saved => {
+                    saved?;
+                    return self.finish_memory(memory, Duration::ZERO, diary);
+                }
+            }
         }
         let frozen = self.freeze(qemu, diary)?;
         self.hold(qemu, memory.as_ref(), diary)?;
@@ -121,6 +133,18 @@ impl Shot<'_> {
             self.finish_memory(&memory, stalled, diary)?;
         }
         Ok(())
+    }
+
+    /// Begins anew on the other road.
+    fn turn(&mut self, diary: &mut dyn Diary) -> Result<(), TakeError> {
+        tracing::info!(vm = %self.take.vm, "the guest writes faster than its memory is saved");
+        diary.note(Note::Turned)?;
+        self.give_up_saving();
+        self.instance.take_back(FDSET);
+        self.switch_capabilities(false)?;
+        self.road = Road::Background;
+        self.facts.turned = true;
+        self.prepare_memory(diary).map(drop)
     }
 
     fn open_overlays(&self) -> Result<(), TakeError> {
@@ -136,7 +160,7 @@ impl Shot<'_> {
     /// loop, which stands still until the filesystem has found room for everything.
     fn prepare_memory(&self, diary: &mut dyn Diary) -> Result<File, TakeError> {
         self.wait_for_all_memory(diary)?;
-        if self.take.road == Road::Background {
+        if self.road == Road::Background {
             self.make_memory_quick_to_protect(diary)?;
         }
         self.hand_over_memory()?;
@@ -201,11 +225,13 @@ impl Shot<'_> {
     }
 
     fn switch_capabilities(&self, state: bool) -> Result<(), QmpError> {
-        let capabilities = match self.take.road {
-            Road::Background => ["background-snapshot", "mapped-ram"],
-            Road::Precopy => ["pause-before-switchover", "mapped-ram"],
+        let capabilities: &[&str] = match self.road {
+            // Whatever was switched on.
+            _ if !state => &["background-snapshot", "pause-before-switchover", "mapped-ram"],
+            Road::Background => &["background-snapshot", "mapped-ram"],
+            Road::Precopy => &["pause-before-switchover", "mapped-ram"],
         };
-        self.instance.qmp().run(&MigrateSetCapabilities::switch(&capabilities, state)).map(drop)
+        self.instance.qmp().run(&MigrateSetCapabilities::switch(capabilities, state)).map(drop)
     }
 
     /// `stop` flushes every disk; what is flushed before need not be waited for then.
@@ -311,7 +337,7 @@ impl Shot<'_> {
     /// Makes the file one that any QEMU loads, and puts it on disk.
     fn seal_memory(&mut self, file: &File) -> Result<(), TakeError> {
         let layout = Layout::read(file)?;
-        if self.take.road == Road::Background {
+        if self.road == Road::Background {
             layout.fill_bitmaps(file)?;
         }
         steps::around("file sync memory", || file.sync_all())?;

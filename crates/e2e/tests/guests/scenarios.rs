@@ -580,6 +580,26 @@ fn half_a_merge_is_recorded_as_it_is() -> Result<()> {
     Ok(())
 }
 
+/// E21: a guest that writes to memory faster than it is saved is saved behind its back.
+#[test]
+fn who_writes_faster_than_memory_is_saved_is_saved_all_the_same() -> Result<()> {
+    let world = World::start()?;
+    let vm = TestVm::boot(&world, "web")?;
+    let at_once = json!({ "pause_bound_ms": 0 });
+    let _: Vm = world.wait(world.client().patch(&vm.path(""), &at_once))?;
+    vm.guest.fill(60)?;
+    vm.guest.dirty(1_000_000)?;
+    vm.guest.set_nonce(7)?;
+    let one = vm.snapshot(&world, "one", "disk-and-memory")?;
+    assert_eq!(one.road.as_deref(), Some("background"));
+    vm.guest.set_nonce(8)?;
+    vm.revert(&world, &one)?;
+    assert_eq!(vm.guest.nonce()?, 7);
+    vm.guest.dirty(0)?;
+    assert_eq!(vm.guest.verify()?.bad, 0);
+    Ok(())
+}
+
 /// R10: a layer that was merged and could not be removed is of the past all the same: what the
 /// guest has written since lies in the other one.
 #[test]

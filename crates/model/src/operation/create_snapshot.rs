@@ -119,7 +119,9 @@ impl CreateSnapshot {
         let take = take(timeline, self.snapshot, self.kind, fresh);
         // Memory holds what is not written, and filesystems that are frozen stay frozen in it.
         let quiesce = if take.running && !take.memory { self.quiesce } else { Quiesce::No };
-        Effect::TakeSnapshot(TakeSnapshot { quiesce, ..take })
+        // Who wants this road gets no other.
+        let turns_beyond_ms = take.turns_beyond_ms.filter(|_| self.road.is_none());
+        Effect::TakeSnapshot(TakeSnapshot { quiesce, turns_beyond_ms, ..take })
     }
 
     /// A snapshot that was cancelled is gone, and its memory with it, even when it was taken.
@@ -228,6 +230,7 @@ pub(super) fn take(
         running: vm.state.is_live(),
         memory: kind == Kind::DiskAndMemory,
         road: saving.map(|saving| saving.road).unwrap_or_default(),
+        turns_beyond_ms: Some(pause::predict(timeline, Road::Background)),
         memory_bytes: vm.config.memory_bytes,
         quiesce: Quiesce::No,
         disks: disks.collect(),
@@ -255,6 +258,10 @@ pub(super) fn taken(
         layers: take.disks.iter().map(|d| (d.disk, d.active.id)).collect(),
     };
     changes.push(Change::SnapshotChanged(take.snapshot, ready));
+    if facts.turned {
+        let road = SnapshotChange::Road(Road::Background);
+        changes.push(Change::SnapshotChanged(take.snapshot, road));
+    }
     changes.push(Change::VmCurrent(Some(take.snapshot)));
     changes
 }

@@ -95,7 +95,8 @@ pub struct NewSnapshot {
     pub quiesce: Option<String>,
     /// How memory is saved: `background`, which holds what is in memory now, or `precopy`, which
     /// has a shorter pause at a later moment. If not given: `background`, unless the guest would
-    /// stand still for longer than the virtual machine's `pause_bound_ms`.
+    /// stand still for longer than the virtual machine's `pause_bound_ms`, and writes to memory
+    /// slower than it is saved.
     #[serde(default)]
     pub road: Option<String>,
     /// When it shall go by itself (RFC 3339); never if not given.

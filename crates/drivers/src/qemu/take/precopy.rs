@@ -24,7 +24,7 @@ const RENEWED: Duration = Duration::from_millis(500);
 const REST_MS: u64 = 2;
 /// After so many rounds through memory more is allowed for the last of it, twice as much each time.
 const ROUNDS: u64 = 4;
-/// What is allowed at most; a guest that writes faster than that is not saved on this road.
+/// What is allowed at most, if this road is to be taken whatever it costs.
 const REST_MOST_MS: u64 = 512;
 
 impl Shot<'_> {
@@ -60,7 +60,7 @@ impl Shot<'_> {
                 return Err(TakeError::Cancelled);
             }
             tell(&info, diary);
-            let allowed = allowed_ms(&info)?;
+            let allowed = self.allowed_ms(&info)?;
             if allowed > rest_ms {
                 rest_ms = allowed;
                 qmp.run(&MigrateSetParameters::rest_within(rest_ms))?;
@@ -71,6 +71,14 @@ impl Shot<'_> {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// How long saving the last of it may take after so many rounds.
+    fn allowed_ms(&self, info: &MigrationInfo) -> Result<u64, TakeError> {
+        let rounds = info.ram.as_ref().map_or(0, |ram| ram.dirty_sync_count);
+        let allowed = REST_MS << rounds.saturating_sub(ROUNDS).min(16);
+        let most = self.take.turns_beyond_ms.unwrap_or(REST_MOST_MS).max(REST_MS);
+        if allowed > most { Err(TakeError::TooFast) } else { Ok(allowed) }
     }
 
     /// Answers how long QEMU held the guest until all was saved, in milliseconds.
@@ -84,7 +92,7 @@ impl Shot<'_> {
         loop {
             let info = qmp.run(&QueryMigrate {})?;
             check_save(&info)?;
-            if info.status == Some(MigrationStatus::Completed) {
+            if self.has_finished(&info)? {
                 return Ok(info.downtime.unwrap_or(0));
             }
             thread::sleep(Duration::from_micros(300));
@@ -94,8 +102,14 @@ impl Shot<'_> {
     /// After a crash: memory is whole if QEMU had come to its end, and else is given up, by the
     /// watchdog or here.
     pub(super) fn was_finished(&self) -> Result<bool, TakeError> {
-        let info = self.instance.qmp().run(&QueryMigrate {})?;
-        Ok(info.status == Some(MigrationStatus::Completed))
+        self.has_finished(&self.instance.qmp().run(&QueryMigrate {})?)
+    }
+
+    /// QEMU says first that all is saved, and leaves the state in which a guest cannot go on a
+    /// moment later.
+    fn has_finished(&self, info: &MigrationInfo) -> Result<bool, TakeError> {
+        let saved = info.status == Some(MigrationStatus::Completed);
+        Ok(saved && self.instance.qmp().run_state()? != "finish-migrate")
     }
 }
 
@@ -103,15 +117,4 @@ fn tell(info: &MigrationInfo, diary: &mut dyn Diary) {
     if let Some(ram) = info.ram.as_ref().filter(|ram| ram.total > 0) {
         diary.tell("saving memory", 1.0 - ram.remaining as f64 / ram.total as f64);
     }
-}
-
-/// How long saving the last of it may take after so many rounds.
-fn allowed_ms(info: &MigrationInfo) -> Result<u64, TakeError> {
-    let rounds = info.ram.as_ref().map_or(0, |ram| ram.dirty_sync_count);
-    let allowed = REST_MS << rounds.saturating_sub(ROUNDS).min(16);
-    if allowed > REST_MOST_MS {
-        let why = "the guest writes to memory faster than it is saved".to_owned();
-        return Err(TakeError::Save(why));
-    }
-    Ok(allowed)
 }

@@ -25,7 +25,10 @@ pub(in crate::qemu) fn recover(
     let Some(instance) = qemu.instance(take.vm) else {
         return without_guest(qemu, take, notes);
     };
-    let mut shot = Shot { take, instance: &instance, folder, facts: Facts::default() };
+    let turned = notes.contains(&Note::Turned);
+    let road = if turned { Road::Background } else { take.road };
+    let facts = Facts { turned, ..Facts::default() };
+    let mut shot = Shot { take, instance: &instance, folder, road, facts };
     let result = shot.pick_up(notes, diary);
     let outcome = match result {
         Ok(()) => shot.done(qemu),
@@ -50,7 +53,7 @@ impl Shot<'_> {
                 "it was interrupted before the disks were switched".into(),
             ));
         }
-        let finished = self.take.road == Road::Precopy && self.was_finished()?;
+        let finished = self.road == Road::Precopy && self.was_finished()?;
         if is_held(&self.instance.qmp().run_state()?) {
             self.instance.qmp().run(&Cont {})?;
         }
@@ -88,7 +91,8 @@ fn without_guest(qemu: &Qemu, take: &TakeSnapshot, notes: &[Note]) -> Outcome {
     let folder = qemu.folder(take.vm);
     let overlays = take.disks.iter().map(|disk| disk.overlay_file());
     let switched = had_switched(&qemu.volume, take, notes);
-    let mut facts = Facts { switched, pause_ms: pause_from(notes), ..Facts::default() };
+    let turned = notes.contains(&Note::Turned);
+    let mut facts = Facts { switched, turned, pause_ms: pause_from(notes), ..Facts::default() };
     if !switched {
         for overlay in overlays {
             let _ = qemu.volume.remove(take.vm, overlay);
