@@ -13,6 +13,7 @@
 //! | `write RATE` | numbered blocks to each disk, RATE a second (0 stops) |
 //! | `blocks` | per disk: last number in RAM, on disk, damaged, torn |
 //! | `tick US` | ticks also at the agent's port, as plain numbers, every US microseconds |
+//! | `pace MS` | ticks here every MS milliseconds, 4 at first |
 //! | `gap` | longest time between two ticks by the guest's own clock, then reset |
 
 mod blocks;
@@ -93,6 +94,10 @@ impl Guest {
             ["tick", period_us] => {
                 ticks::Ticks::tick_at_port(number(period_us)?)?;
                 Ok((*period_us).to_owned())
+            }
+            ["pace", ms] => {
+                self.ticks.pace(number(ms)?);
+                Ok((*ms).to_owned())
             }
             ["gap"] => Ok(self.ticks.largest_gap_us().to_string()),
             _ => Err(format!("unknown command {line:?}")),

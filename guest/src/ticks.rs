@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time between two ticks.
-const PERIOD: Duration = Duration::from_millis(4);
+/// Time between two ticks at first, in milliseconds.
+const PERIOD_MS: u64 = 4;
 
 pub(crate) struct Ticks {
+    period_ms: Arc<AtomicU64>,
     largest_gap_us: Arc<AtomicU64>,
 }
 
@@ -21,11 +22,13 @@ impl Ticks {
     pub(crate) fn start(console: Arc<Console>) -> Self {
         let largest_gap_us = Arc::new(AtomicU64::new(0));
         let largest = Arc::clone(&largest_gap_us);
+        let period_ms = Arc::new(AtomicU64::new(PERIOD_MS));
+        let period = Arc::clone(&period_ms);
         thread::spawn(move || {
             let mut due = Instant::now();
             let mut last = due;
             for n in 0_u64.. {
-                due += PERIOD;
+                due += Duration::from_millis(period.load(Ordering::Relaxed));
                 let now = Instant::now();
                 match due.checked_duration_since(now) {
                     Some(wait) => thread::sleep(wait),
@@ -37,7 +40,12 @@ impl Ticks {
                 console.line(&format!("T {n}"));
             }
         });
-        Self { largest_gap_us }
+        Self { period_ms, largest_gap_us }
+    }
+
+    /// Ticks every so many milliseconds from now on: a guest that says less costs its host less.
+    pub(crate) fn pace(&self, ms: u64) {
+        self.period_ms.store(ms.max(1), Ordering::Relaxed);
     }
 
     /// Ticks also at the agent's port, which is faster than the console: every `period_us`, a line

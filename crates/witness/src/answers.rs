@@ -87,6 +87,17 @@ impl Guest {
         self.ask(&format!("dirty {rate}")).map(drop)
     }
 
+    /// Ticks at the console every so many milliseconds: what is said there costs the host most.
+    pub fn pace(&self, ms: u64) -> Result<()> {
+        self.ask(&format!("pace {ms}")).map(drop)
+    }
+
+    /// Ticks also at the agent's port, where a [`Pulse`](crate::Pulse) hears them, every so many
+    /// microseconds.
+    pub fn tick(&self, period_us: u64) -> Result<()> {
+        self.ask(&format!("tick {period_us}")).map(drop)
+    }
+
     /// The rings of numbered blocks.
     pub fn blocks(&self) -> Result<Vec<Blocks>> {
         self.ask("blocks")?

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a machine's folder is looked at for another process.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often a machine's folder is looked at for another process. It has the port long before it
+/// ticks.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Follows the fast ticks of a machine; they have to be switched on in the guest (`tick US`).
 #[derive(Debug)]

@@ -148,7 +148,7 @@ fn make_busy(guest: &Guest) -> Result<()> {
     guest.fill(75)?;
     guest.dirty(DIRTIED)?;
     guest.write(WRITTEN)?;
-    guest.ask(&format!("tick {TICK_US}"))?;
+    guest.tick(TICK_US)?;
     thread::sleep(Duration::from_secs(3));
     Ok(())
 }

@@ -16,6 +16,7 @@ use tintype_wire::client::{Client, ClientError};
 use tintype_wire::rest::{
     Host, HostCheck, Limit, List, NewDisk, NewSnapshot, NewVm, Operation, Revert, Snapshot, Vm,
 };
+use tintype_witness::Pulse;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -30,6 +31,13 @@ const EVERY: Duration = Duration::from_secs(10);
 const GROWTH_MOST: f64 = 1.1;
 /// Memory of each guest of those that are snapshotted at once, in MiB.
 const SMALL_MIB: u64 = 96;
+/// How often each of them ticks, in microseconds. Under emulation a tick costs the host more than a
+/// millisecond: were there more, all of them together would leave it no time.
+const TICK_US: u64 = 50_000;
+/// How often it says something at its console, in milliseconds.
+const PACE_MS: u64 = 1000;
+/// How long after a snapshot has ended ticks are still waited for.
+const AFTER: Duration = Duration::from_millis(300);
 
 #[derive(Parser)]
 #[command(about = "Has many clients hammer one server")]
@@ -371,61 +379,88 @@ fn together(world: &World, runtime: &Runtime, count: usize) -> Result<()> {
     let guests = (0..count).map(|n| {
         let vm = TestVm::from(world, &new_vm(&format!("together-{n}"), SMALL_MIB, 1)?)?;
         vm.start(world)?;
+        vm.guest.pace(PACE_MS)?;
+        vm.guest.tick(TICK_US)?;
         vm.guest.set_nonce(n as u64 + 1)?;
-        Ok(vm)
+        let pulse = Pulse::follow(vm.folder().to_owned());
+        Ok((vm, pulse))
     });
-    let guests: Vec<TestVm> = guests.collect::<Result<_>>()?;
+    let guests: Vec<(TestVm, Pulse)> = guests.collect::<Result<_>>()?;
     // Each alone first, while the others run.
-    let alone = guests.iter().map(|vm| {
+    let alone = guests.iter().map(|(vm, pulse)| {
+        let begun = Instant::now();
         let snapshot = vm.snapshot(world, "alone", "disk-and-memory")?;
+        thread::sleep(AFTER);
+        let held = Held::seen(pulse, begun, &snapshot)?;
         vm.delete(world, &snapshot, "one")?;
-        snapshot.pause_ms.context("it was held")
+        Ok(held)
     });
-    let alone: Vec<u64> = alone.collect::<Result<_>>()?;
+    let alone: Vec<Held> = alone.collect::<Result<_>>()?;
     let begun = Instant::now();
-    let taken = runtime.block_on(async {
+    runtime.block_on(async {
         let mut taking = JoinSet::new();
-        for vm in &guests {
+        for (vm, _) in &guests {
             let (client, path) = (world.client().clone(), vm.path("/snapshots"));
             let new = json!({ "name": "at once", "kind": "disk-and-memory" });
             taking.spawn(async move { done(&client, client.post(&path, &new).await?).await });
         }
-        let mut taken = Vec::new();
         while let Some(done) = taking.join_next().await {
-            taken.push(done??);
+            done??;
         }
-        anyhow::Ok(taken)
+        anyhow::Ok(())
     })?;
     let took = begun.elapsed();
-    let mut pauses = Vec::new();
-    for operation in &taken {
-        let id = operation.snapshot.context("it names the snapshot")?;
-        let snapshot: Snapshot = world.get(&format!("/v1/snapshots/{id}"))?;
-        pauses.push(snapshot.pause_ms.context("it was held")?);
-    }
-    for (n, vm) in guests.iter().enumerate() {
+    thread::sleep(AFTER);
+    let at_once = guests.iter();
+    let at_once = at_once.map(|(vm, pulse)| Held::seen(pulse, begun, &vm.named(world, "at once")?));
+    let at_once: Vec<Held> = at_once.collect::<Result<_>>()?;
+    for (n, (vm, _)) in guests.iter().enumerate() {
         vm.guest.set_nonce(0)?;
         let snapshot = vm.named(world, "at once")?;
         vm.revert(world, &snapshot)?;
         ensure!(vm.guest.nonce()? == n as u64 + 1, "{} is not as it was", vm.name);
     }
-    for vm in &guests {
+    for (vm, _) in &guests {
         let shown: Vm = vm.show(world)?;
         ensure!(shown.operation.is_none() && shown.findings.is_empty(), "{shown:?}");
     }
     println!(
-        "\n{count} guests of {SMALL_MIB} MiB snapshotted with memory at once: all there after \
-         {:.1} s, held for {}; one after the other, while the others run, for {}. All gone \
-         back to, each as it was.",
+        "\n{count} guests of {SMALL_MIB} MiB that tick every {} ms, each snapshotted with memory \
+         while the others run, one after the other, then all at once (all there after {:.1} s, \
+         all gone back to, each as it was); in milliseconds:\n\n\
+         | | one after the other | at once |\n|---|---|---|",
+        TICK_US / 1000,
         took.as_secs_f64(),
-        spread(pauses),
-        spread(alone)
     );
+    let row = |what: &str, of: fn(&Held) -> f64| {
+        println!("| {what} | {} | {} |", spread(&alone, of), spread(&at_once, of));
+    };
+    row("held, by Tintype's clock", |held| held.pause_ms);
+    row("longest time without a tick", |held| held.gap_ms);
     Ok(())
 }
 
+/// How long a guest stood still for a snapshot, in milliseconds.
+struct Held {
+    /// By Tintype's clock.
+    pause_ms: f64,
+    /// The longest time without a tick.
+    gap_ms: f64,
+}
+
+impl Held {
+    /// Who asked for the snapshot then.
+    fn seen(pulse: &Pulse, since: Instant, snapshot: &Snapshot) -> Result<Self> {
+        let gap = pulse.ticks().largest_gap(since, Instant::now()).context("it ticks")?;
+        let pause_ms = snapshot.pause_ms.context("it was held")? as f64;
+        Ok(Self { pause_ms, gap_ms: gap.length.as_secs_f64() * 1000.0 })
+    }
+}
+
 /// The least, the median and the most.
-fn spread(mut ms: Vec<u64>) -> String {
-    ms.sort_unstable();
-    format!("{} to {} ms (median {})", ms[0], ms[ms.len() - 1], ms[ms.len() / 2])
+fn spread(held: &[Held], of: fn(&Held) -> f64) -> String {
+    let mut ms: Vec<f64> = held.iter().map(of).collect();
+    ms.sort_unstable_by(f64::total_cmp);
+    let (least, median, most) = (ms[0], ms[ms.len() / 2], ms[ms.len() - 1]);
+    format!("{least:.0} to {most:.0} (median {median:.0})")
 }
