@@ -19,6 +19,6 @@ pub mod sight;
 pub use fake::FakeAgent;
 pub use hand::Hand;
 pub use journal::{Files, Journals, Sheet, Shelf, begun};
-pub use local::{Helpers, LocalAgent, OpenError};
+pub use local::{Helpers, LocalAgent, Manner, OpenError};
 pub use memory::Memory;
 pub use mixed::MixedAgent;

@@ -72,6 +72,15 @@ struct Running {
     stop: Arc<AtomicBool>,
 }
 
+/// How guests are run here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// By what; by the processor where it can if nothing is said.
+    pub accel: Option<Accel>,
+    /// How many bytes of memory are saved by precopy in a second; 0 for as many as can be.
+    pub save_rate: u64,
+}
+
 /// The processes beside tintype, which live on when it dies.
 #[derive(Debug)]
 pub struct Helpers {
@@ -87,19 +96,16 @@ impl LocalAgent {
     ///
     /// # Errors
     /// When the folder or the hypervisor cannot be used.
-    pub fn open(
-        data: &Path,
-        accel: Option<Accel>,
-        helpers: Helpers,
-    ) -> Result<Arc<Self>, OpenError> {
+    pub fn open(data: &Path, manner: Manner, helpers: Helpers) -> Result<Arc<Self>, OpenError> {
         let pool = data.join("pools/default");
         make_folders(data, &pool).map_err(|error| OpenError::Io(data.to_owned(), error))?;
         let data = data.canonicalize().map_err(|error| OpenError::Io(data.to_owned(), error))?;
         let pool = data.join("pools/default");
         let io_error = |error| OpenError::Io(data.clone(), error);
-        let capabilities = probe(&data.join("host"), accel)?;
+        let capabilities = probe(&data.join("host"), manner.accel)?;
         let watch = Arc::new(Watch::spawn(helpers.watchdog).map_err(io_error)?);
-        let qemu = Qemu::new(pool.clone(), capabilities, watch, helpers.page_servers);
+        let qemu = Qemu::new(pool.clone(), capabilities, watch, helpers.page_servers)
+            .saving_at_most(manner.save_rate);
         let files = Files::open(data.join("host/journal")).map_err(io_error)?;
         let shared = Shared {
             hand: Hand::new(qemu, Journals::on(files)),

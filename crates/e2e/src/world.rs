@@ -99,16 +99,30 @@ impl World {
         self.small_pool.as_ref().context("the pool is not a filesystem of its own")
     }
 
+    /// Has servers read these settings from now on.
+    ///
+    /// # Errors
+    /// When they cannot be written down.
+    pub fn set(&self, settings: &str) -> Result<()> {
+        Ok(fs::write(self.settings(), settings)?)
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.data.path().join("serve.toml")
+    }
+
     /// Starts the server again, with further options; one that runs is killed first.
     ///
     /// # Errors
     /// When it does not start.
     pub fn serve(&mut self, options: &[&str]) -> Result<()> {
         self.kill();
-        let mut server = Command::new(binary()?)
-            .arg("serve")
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(self.data.path())
+        let mut server = Command::new(binary()?);
+        server.arg("serve").args(["--listen", "127.0.0.1:0", "--data"]).arg(self.data.path());
+        if self.settings().exists() {
+            server.arg("--config").arg(self.settings());
+        }
+        let mut server = server
             .args(options)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())

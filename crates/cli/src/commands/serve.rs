@@ -3,6 +3,7 @@
 use crate::connect::{Access, default_data, write_secret};
 use crate::failure::Failure;
 use crate::output::line;
+use crate::size;
 use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tintype_agent::{Helpers, LocalAgent, MixedAgent};
+use tintype_agent::{Helpers, LocalAgent, Manner, MixedAgent};
 use tintype_drivers::qemu::{self, PageServers};
 use tintype_drivers::steps;
 use tintype_model::config::Accel as ModelAccel;
@@ -58,8 +59,12 @@ pub(crate) struct Serve {
     /// [default: 10]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     check_every: Option<u64>,
-    /// A file with the keys data, listen, accel, tls_cert, tls_key, names, plain and check_every;
-    /// options come first
+    /// How much memory of a guest is saved in a second by precopy, such as 200MiB; else, and on the
+    /// other road, as much as can be
+    #[arg(long, value_parser = size::parse)]
+    save_rate: Option<u64>,
+    /// A file with the keys data, listen, accel, tls_cert, tls_key, names, plain, check_every and
+    /// save_rate (in bytes); options come first
     #[arg(long)]
     config: Option<PathBuf>,
     /// For tests: die at step N of the first effect of a kind, such as take:12
@@ -98,6 +103,7 @@ struct Config {
     #[serde(default)]
     plain: bool,
     check_every: Option<NonZeroU64>,
+    save_rate: Option<u64>,
 }
 
 fn kill_at(text: &str) -> Result<(String, u32), String> {
@@ -142,7 +148,8 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
         Failure::plain(format!("cannot listen at {address}"), error.to_string())
     })?;
     let address = listener.local_addr()?;
-    let agent = LocalAgent::open(&data, accel, helpers()?)
+    let save_rate = args.save_rate.or(config.save_rate).unwrap_or(0);
+    let agent = LocalAgent::open(&data, Manner { accel, save_rate }, helpers()?)
         .map_err(|error| Failure::plain("this host cannot run guests", error.to_string()))?;
     let agent: Arc<dyn Agent> = match args.fake_machines {
         Some(most) => Arc::new(MixedAgent::new(agent, most)),

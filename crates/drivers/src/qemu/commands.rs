@@ -173,9 +173,9 @@ pub struct MigrateSetParameters {
 }
 
 impl MigrateSetParameters {
-    /// As fast as can be.
-    pub fn unbounded() -> Self {
-        Self { max_bandwidth: Some(0), ..Self::default() }
+    /// So many bytes a second at most; 0 for as many as can be.
+    pub fn at_most(max_bandwidth: u64) -> Self {
+        Self { max_bandwidth: Some(max_bandwidth), ..Self::default() }
     }
 
     /// The guest is held when the rest takes no longer than this, in milliseconds.

@@ -72,6 +72,9 @@ pub struct Qemu {
     watch: Arc<Watch>,
     page_servers: PageServers,
     sweeps: take::Sweeps,
+    /// How many bytes of memory are saved in a second at most while the guest's writes wait for
+    /// nothing; 0 for as many as can be.
+    save_rate: u64,
     live: Mutex<BTreeMap<VmId, Arc<Instance>>>,
     /// How machines ended that were not asked to.
     ended: Mutex<BTreeMap<VmId, VmState>>,
@@ -95,11 +98,19 @@ impl Qemu {
             watch,
             page_servers,
             sweeps: take::Sweeps::default(),
+            save_rate: 0,
             live: Mutex::default(),
             ended: Mutex::default(),
         };
         qemu.adopt_all();
         qemu
+    }
+
+    /// Memory is saved no faster than this on the road on which that does not hold the guest up,
+    /// in bytes a second.
+    #[must_use]
+    pub fn saving_at_most(self, save_rate: u64) -> Self {
+        Self { save_rate, ..self }
     }
 
     /// The volume whose files the machines are made of.

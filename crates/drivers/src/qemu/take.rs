@@ -80,6 +80,8 @@ struct Shot<'a> {
     folder: Folder,
     /// How memory is saved now.
     road: Road,
+    /// How fast by precopy, in bytes a second; 0 for as fast as can be.
+    save_rate: u64,
     facts: Facts,
 }
 
@@ -90,13 +92,18 @@ pub(super) fn take(qemu: &Qemu, take: &TakeSnapshot, diary: &mut dyn Diary) -> O
         }
         return failed(Code::GuestLost, &"there is no process that answers", Facts::default());
     };
-    let folder = qemu.folder(take.vm);
-    let mut shot =
-        Shot { take, instance: &instance, folder, road: take.road, facts: Facts::default() };
+    let mut shot = Shot::new(qemu, take, &instance, take.road);
     let result = shot.run(qemu, diary);
     match result {
         Ok(()) => shot.done(qemu),
         Err(error) => shot.undo(qemu, &error),
+    }
+}
+
+impl<'a> Shot<'a> {
+    fn new(qemu: &Qemu, take: &'a TakeSnapshot, instance: &'a Instance, road: Road) -> Self {
+        let (folder, save_rate) = (qemu.folder(take.vm), qemu.save_rate);
+        Self { take, instance, folder, road, save_rate, facts: Facts::default() }
     }
 }
 
@@ -166,7 +173,9 @@ impl Shot<'_> {
         self.hand_over_memory()?;
         let file = OpenOptions::new().read(true).write(true).open(self.memory_path())?;
         self.switch_capabilities(true)?;
-        self.instance.qmp().run(&MigrateSetParameters::unbounded())?;
+        // Behind its back the guest waits for the pages that it writes: quickly is best.
+        let rate = if self.road == Road::Precopy { self.save_rate } else { 0 };
+        self.instance.qmp().run(&MigrateSetParameters::at_most(rate))?;
         Ok(file)
     }
 

@@ -45,6 +45,18 @@ const TAKE_BY_PRECOPY: Case = Case {
     },
 };
 
+/// The guest writes to memory faster than it is saved.
+const TAKE_THAT_TURNS: Case = Case {
+    word: "take",
+    prepare: |world, vm| {
+        let later = json!({ "pause_bound_ms": 0 });
+        let _: Vm = world.wait(world.client().patch(&vm.path(""), &later))?;
+        vm.guest.fill(60)?;
+        vm.guest.dirty(1_000_000)
+    },
+    act: |world, vm| snapshot(world, vm, "new", "disk-and-memory"),
+};
+
 const TAKE_DISKS: Case = Case {
     word: "take",
     prepare: |_, _| Ok(()),
@@ -502,6 +514,25 @@ fn create_by_precopy() -> Result<()> {
 #[test]
 fn revert_with_memory() -> Result<()> {
     kill_at_every_step(&REVERT)
+}
+
+/// R11: and between the two. Both are died on elsewhere: the short run dies in the middle only.
+#[test]
+fn create_that_turns() -> Result<()> {
+    let mut scene = Scene::new(Victim::Tintype)?;
+    scene.world.set("save_rate = 200_000_000")?;
+    let steps = scene.steps(&TAKE_THAT_TURNS)?;
+    let points = points(&steps);
+    let fifth = points.len() / 5;
+    let tried: Vec<u32> = match full() {
+        true => points,
+        false => points[2 * fifth..3 * fifth].iter().step_by(2).copied().collect(),
+    };
+    for &step in &tried {
+        die(&mut scene, &TAKE_THAT_TURNS, step)?;
+    }
+    println!("take: died at {} of {} steps, some of them turning", tried.len(), steps.len());
+    Ok(())
 }
 
 /// P25: and for deletes.

@@ -583,7 +583,9 @@ fn half_a_merge_is_recorded_as_it_is() -> Result<()> {
 /// E21: a guest that writes to memory faster than it is saved is saved behind its back.
 #[test]
 fn who_writes_faster_than_memory_is_saved_is_saved_all_the_same() -> Result<()> {
-    let world = World::start()?;
+    let mut world = World::start()?;
+    world.set("save_rate = 200_000_000")?;
+    world.serve(&[])?;
     let vm = TestVm::boot(&world, "web")?;
     let at_once = json!({ "pause_bound_ms": 0 });
     let _: Vm = world.wait(world.client().patch(&vm.path(""), &at_once))?;

@@ -60,9 +60,11 @@ impl Shot<'_> {
                 return Err(TakeError::Cancelled);
             }
             tell(&info, diary);
-            let allowed = self.allowed_ms(&info)?;
-            if allowed > rest_ms {
-                rest_ms = allowed;
+            while allowed_ms(&info) > rest_ms {
+                rest_ms *= 2;
+                if rest_ms > self.take.turns_beyond_ms.unwrap_or(REST_MOST_MS) {
+                    return Err(TakeError::TooFast);
+                }
                 qmp.run(&MigrateSetParameters::rest_within(rest_ms))?;
             }
             if renewed.elapsed() > RENEWED {
@@ -71,14 +73,6 @@ impl Shot<'_> {
             }
             thread::sleep(POLL);
         }
-    }
-
-    /// How long saving the last of it may take after so many rounds.
-    fn allowed_ms(&self, info: &MigrationInfo) -> Result<u64, TakeError> {
-        let rounds = info.ram.as_ref().map_or(0, |ram| ram.dirty_sync_count);
-        let allowed = REST_MS << rounds.saturating_sub(ROUNDS).min(16);
-        let most = self.take.turns_beyond_ms.unwrap_or(REST_MOST_MS).max(REST_MS);
-        if allowed > most { Err(TakeError::TooFast) } else { Ok(allowed) }
     }
 
     /// Answers how long QEMU held the guest until all was saved, in milliseconds.
@@ -117,4 +111,10 @@ fn tell(info: &MigrationInfo, diary: &mut dyn Diary) {
     if let Some(ram) = info.ram.as_ref().filter(|ram| ram.total > 0) {
         diary.tell("saving memory", 1.0 - ram.remaining as f64 / ram.total as f64);
     }
+}
+
+/// How long saving the last of it may take after so many rounds.
+fn allowed_ms(info: &MigrationInfo) -> u64 {
+    let rounds = info.ram.as_ref().map_or(0, |ram| ram.dirty_sync_count);
+    REST_MS << rounds.saturating_sub(ROUNDS).min(16)
 }

@@ -21,14 +21,13 @@ pub(in crate::qemu) fn recover(
     notes: &[Note],
     diary: &mut dyn Diary,
 ) -> Outcome {
-    let folder = qemu.folder(take.vm);
     let Some(instance) = qemu.instance(take.vm) else {
         return without_guest(qemu, take, notes);
     };
     let turned = notes.contains(&Note::Turned);
     let road = if turned { Road::Background } else { take.road };
-    let facts = Facts { turned, ..Facts::default() };
-    let mut shot = Shot { take, instance: &instance, folder, road, facts };
+    let mut shot = Shot::new(qemu, take, &instance, road);
+    shot.facts.turned = turned;
     let result = shot.pick_up(notes, diary);
     let outcome = match result {
         Ok(()) => shot.done(qemu),
