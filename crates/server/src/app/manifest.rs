@@ -9,6 +9,7 @@ use std::time::Duration;
 use tintype_model::access::{Action, Caller};
 use tintype_model::change::Change;
 use tintype_model::manifest::Manifest;
+use tintype_model::operation::{Command, Operation};
 use tintype_model::quota::{Quota, Usage};
 use tintype_model::timeline::Timeline;
 use tintype_model::{AccountId, DomainId, VmId};
@@ -93,23 +94,24 @@ impl App {
 
     async fn manifest(&self, recorded: Recorded) -> Result<Option<Manifest>, StoreError> {
         let Recorded { timeline, revision } = recorded;
-        // A machine that is being made has no folder yet.
-        if timeline.layers.is_empty() && timeline.vm.operation.is_some() {
+        let mut unit = self.store.read().await?;
+        let (vm, holder, reclaims) =
+            (timeline.vm.id, timeline.vm.operation, timeline.vm.reclaim.is_some());
+        let holder = holder.map(|holder| unit.operation(holder)).transpose()?.flatten();
+        // A machine that is being made has no folder yet; a clone is held by what makes it.
+        let makes =
+            |held: &Operation| held.vm != vm || matches!(held.command, Command::CreateVm(_));
+        if timeline.layers.is_empty() && holder.as_ref().is_some_and(makes) {
             return Ok(None);
         }
-        let mut unit = self.store.read().await?;
         let Some(account) = unit.account(timeline.vm.account)? else { return Ok(None) };
         let mut domain = Vec::new();
         for id in account.lineage.iter().skip(1) {
             domain.extend(unit.domain(*id)?.map(|domain| domain.name));
         }
-        let (vm, holder, reclaims) =
-            (timeline.vm.id, timeline.vm.operation, timeline.vm.reclaim.is_some());
         let place = (domain, account.name);
         let mut manifest = Manifest::of(timeline, revision, place, self.now());
-        if let Some(holder) = holder {
-            manifest.operation = unit.operation(holder)?.filter(|held| held.vm == vm);
-        }
+        manifest.operation = holder.filter(|held| held.vm == vm);
         if reclaims {
             manifest.reclaim = unit.reclaim(vm)?.map(|(_, work)| work);
         }
