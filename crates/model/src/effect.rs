@@ -198,8 +198,9 @@ pub struct TakeSnapshot {
     /// How its memory is saved.
     #[serde(default)]
     pub road: Road,
-    /// How long the guest may be held on the other road before memory is saved behind its back
-    /// instead, in milliseconds, if it may: it writes to it faster than it is saved.
+    /// If the guest would be held by precopy for longer than this, in milliseconds, because it
+    /// writes to memory faster than it is saved, memory is saved behind its back instead. None if
+    /// the road was asked for.
     #[serde(default)]
     pub turns_beyond_ms: Option<u64>,
     /// Its memory's size.

@@ -142,11 +142,10 @@ impl Shot<'_> {
         Ok(())
     }
 
-    /// Begins anew on the other road.
+    /// Begins anew on the other road, after the save was given up.
     fn turn(&mut self, diary: &mut dyn Diary) -> Result<(), TakeError> {
         tracing::info!(vm = %self.take.vm, "the guest writes faster than its memory is saved");
         diary.note(Note::Turned)?;
-        self.give_up_saving();
         self.instance.take_back(FDSET);
         self.switch_capabilities(false)?;
         self.road = Road::Background;

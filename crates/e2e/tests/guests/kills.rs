@@ -54,7 +54,12 @@ const TAKE_THAT_TURNS: Case = Case {
         vm.guest.fill(60)?;
         vm.guest.dirty(1_000_000)
     },
-    act: |world, vm| snapshot(world, vm, "new", "disk-and-memory"),
+    act: |world, vm| {
+        snapshot(world, vm, "new", "disk-and-memory")?;
+        let road = vm.named(world, "new")?.road;
+        ensure!(road.as_deref() == Some("background"), "it did not turn: {road:?}");
+        Ok(())
+    },
 };
 
 const TAKE_DISKS: Case = Case {

@@ -580,7 +580,7 @@ fn half_a_merge_is_recorded_as_it_is() -> Result<()> {
     Ok(())
 }
 
-/// E21: a guest that writes to memory faster than it is saved is saved behind its back.
+/// A guest that writes to memory faster than it is saved is saved behind its back.
 #[test]
 fn who_writes_faster_than_memory_is_saved_is_saved_all_the_same() -> Result<()> {
     let mut world = World::start()?;

@@ -38,6 +38,10 @@ impl Shot<'_> {
         let waited = self.wait_until_held(&armed, diary);
         let held = waited.and_then(|()| self.switch_and_finish(diary));
         let completed = Instant::now();
+        if held.is_err() {
+            // Where QEMU has just held the guest by itself, nothing else lets it go on.
+            self.give_up_saving();
+        }
         let pause = || held.as_ref().ok().map(|ms| ms + elapsed_ms(completed.elapsed()));
         let gone_on = self.let_go(armed, pause, diary);
         held.and(gone_on)
