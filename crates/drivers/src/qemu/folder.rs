@@ -69,6 +69,11 @@ impl Folder {
         self.notes().join(format!("{number}.at"))
     }
 
+    /// The mark that an instance whose memory comes on demand has loaded its devices.
+    pub fn loaded(&self, number: u32) -> PathBuf {
+        self.notes().join(format!("{number}.loaded"))
+    }
+
     /// The file that holds what the process of an instance says.
     pub fn log(&self, number: u32) -> PathBuf {
         self.notes().join(format!("{number}.log"))
@@ -155,6 +160,7 @@ impl Folder {
             let _ = fs::remove_dir_all(self.instance(number));
             let _ = fs::remove_file(self.record(number));
             let _ = fs::remove_file(self.memory_at(number));
+            let _ = fs::remove_file(self.loaded(number));
             self.let_go_of_memory(number);
             let _ = fs::remove_file(self.log(number));
         }

@@ -42,6 +42,8 @@ pub(super) struct Job {
     pub process: PathBuf,
     /// Where its memory begins in the process, if that was found out.
     pub memory_at: PathBuf,
+    /// The mark that it has loaded its devices.
+    pub loaded: PathBuf,
 }
 
 impl Job {

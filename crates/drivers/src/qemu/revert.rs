@@ -21,6 +21,7 @@ use crate::steps;
 use crate::volume::Volume;
 use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -190,11 +191,8 @@ fn serve_memory(
     number: u32,
     snapshot: SnapshotId,
 ) -> Result<(), RevertError> {
-    let memory = folder.keep_memory(snapshot, number)?;
-    let socket = folder.path().join(incoming_socket(number));
-    let touched = Some(folder.touched(snapshot));
-    let (process, memory_at) = (folder.record(number), folder.memory_at(number));
-    let job = Job { socket, memory, touched, process, memory_at };
+    folder.keep_memory(snapshot, number)?;
+    let job = job(folder, number, Some(folder.touched(snapshot)));
     Ok(steps::around("spawn page server", || qemu.page_servers.start(&job))?)
 }
 
@@ -226,6 +224,7 @@ fn load_on_demand(folder: &Folder, instance: &Instance) -> Result<(), RevertErro
         }
         thread::sleep(Duration::from_millis(1));
     }
+    File::create(folder.loaded(instance.number()))?;
     Ok(())
 }
 
@@ -235,20 +234,29 @@ pub(super) fn go_on_serving(
     folder: &Folder,
     instance: &Instance,
 ) -> Result<(), RevertError> {
-    let memory = folder.kept_memory(instance.number());
+    let number = instance.number();
     let qmp = instance.qmp();
-    if !memory.exists()
+    if !folder.kept_memory(number).exists()
         || qmp.run(&QueryMigrate {})?.status != Some(MigrationStatus::PostcopyPaused)
     {
         return Ok(());
     }
     tracing::warn!(folder = %folder.path().display(), "a page server died; another goes on");
-    let own = incoming_socket(instance.number());
-    qmp.run(&MigrateRecover { uri: format!("unix:{own}") })?;
-    let number = instance.number();
-    let (process, memory_at) = (folder.record(number), folder.memory_at(number));
-    let job = Job { socket: folder.path().join(own), memory, touched: None, process, memory_at };
+    qmp.run(&MigrateRecover { uri: format!("unix:{}", incoming_socket(number)) })?;
+    let job = job(folder, number, None);
     Ok(qemu.page_servers.start(&job)?)
+}
+
+/// Serving an instance the memory that was kept for it.
+fn job(folder: &Folder, number: u32, touched: Option<PathBuf>) -> Job {
+    Job {
+        socket: folder.path().join(incoming_socket(number)),
+        memory: folder.kept_memory(number),
+        touched,
+        process: folder.record(number),
+        memory_at: folder.memory_at(number),
+        loaded: folder.loaded(number),
+    }
 }
 
 /// Whether memory comes when it is touched.

@@ -61,8 +61,10 @@ pub(super) struct Pages<'a> {
     filled: Vec<Bits>,
     sent: Vec<Bits>,
     content: Vec<u8>,
-    /// Since when the machine runs.
+    /// Since when the machine runs: since it was told to, until it shows that it does.
     runs_at: Instant,
+    /// Whether it has waited for a page.
+    has_waited: bool,
     touched: Touched,
 }
 
@@ -92,6 +94,7 @@ impl<'a> Pages<'a> {
             sent,
             content: vec![0; (LEAP * PAGE) as usize],
             runs_at: Instant::now(),
+            has_waited: false,
             touched: Touched::default(),
         })
     }
@@ -110,7 +113,17 @@ impl<'a> Pages<'a> {
         let (foreseen, waited_for) = (before.0.len(), self.touched.0.len());
         tracing::debug!(foreseen, waited_for, all = ?begun.elapsed(), "memory served");
         before.and(&self.touched).write(touched);
-        served
+        served?;
+        self.serve_until_loaded()
+    }
+
+    /// Answers the machine until its devices are loaded. Told that it has everything it would not
+    /// read on, but load on, and may touch pages of zeros that nobody has sent.
+    fn serve_until_loaded(&mut self) -> Result<(), ServeError> {
+        while !self.job.loaded.exists() {
+            self.answer(Duration::from_millis(1))?;
+        }
+        Ok(())
     }
 
     /// Serves a machine that runs already what it has not got yet.
@@ -195,9 +208,6 @@ impl<'a> Pages<'a> {
     fn send_all(&mut self, likely: &[(usize, u64)]) -> Result<(), ServeError> {
         let quiet = |direct: bool| if direct { BRIEF } else { QUIET };
         while self.runs_at.elapsed() < quiet(self.direct.is_some()) {
-            if self.direct.is_none() {
-                self.look_for_direct();
-            }
             self.answer(Duration::from_millis(1))?;
         }
         for &(block, page) in likely {
@@ -215,6 +225,18 @@ impl<'a> Pages<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The machine waits for a page. Not before is its memory registered with the descriptor that
+    /// pages come through: QEMU opens others as it sets out, to try what the kernel can, and a page
+    /// placed through one of them wakes nobody.
+    fn is_waited_for(&mut self) {
+        if !mem::replace(&mut self.has_waited, true) {
+            self.runs_at = Instant::now();
+        }
+        if self.direct.is_none() && self.runs_at.elapsed() < QUIET {
+            self.look_for_direct();
+        }
     }
 
     /// Looks for the way around the stream; that it was taken has to be known to who goes on.
@@ -247,6 +269,7 @@ impl<'a> Pages<'a> {
     fn answer(&mut self, rest: Duration) -> Result<(), ServeError> {
         while let Some(said) = self.hear(rest)? {
             let Said::Wanted { block, start, length } = said else { continue };
+            self.is_waited_for();
             if let Some(name) = block {
                 self.named = self.block_named(&name)?;
             }
@@ -351,5 +374,123 @@ impl Bits {
         if let Some(byte) = self.0.get_mut(page as usize / 8) {
             *byte |= 1 << (page % 8);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Job, Layout, PAGE, Pages};
+    use crate::qemu::mapped_ram::Block;
+    use crate::qemu::process::Process;
+    use crate::qemu::stream::{DESCRIPTION, END};
+    use rustix::mm::{UserfaultfdFlags, userfaultfd};
+    use std::fs::{self, File};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::Duration;
+    use tempfile::TempDir;
+
+    /// `UFFD_USER_MODE_ONLY`, which anybody may open.
+    const USER_MODE_ONLY: UserfaultfdFlags = UserfaultfdFlags::from_bits_retain(1);
+
+    /// A memory file of four pages full of sevens, but for the third, which is zeros.
+    fn memory() -> (TempDir, Job, Layout) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut memory = vec![0; PAGE as usize];
+        memory[0] = 0b1011;
+        memory.resize(5 * PAGE as usize, 7);
+        memory.extend([END, DESCRIPTION, 0, 0, 0, 0]);
+        fs::write(path("memory"), memory).unwrap();
+        let block = Block { name: "pc.ram".into(), length: 4 * PAGE, bitmap_at: 0, pages_at: PAGE };
+        let blocks = vec![block];
+        let devices_at = 5 * PAGE;
+        let layout = Layout { machine: "q35".into(), section: 2, blocks, devices_at };
+        let job = Job {
+            socket: path("socket"),
+            memory: path("memory"),
+            touched: Some(path("touched")),
+            process: path("process"),
+            memory_at: path("memory_at"),
+            loaded: path("loaded"),
+        };
+        (folder, job, layout)
+    }
+
+    fn serve(job: &Job, layout: &Layout, stream: UnixStream) -> u32 {
+        let file = File::open(&job.memory).unwrap();
+        let mut pages = Pages::new(job, &file, layout, stream).unwrap();
+        pages.serve_from_the_beginning(job.touched.as_ref().unwrap()).unwrap();
+        pages.close().unwrap()
+    }
+
+    /// The machine: hears until the sender has said what is waited for.
+    fn hear(stream: &mut UnixStream, heard: &mut Vec<u8>, wanted: impl Fn(&[u8]) -> bool) {
+        while !wanted(heard) {
+            let mut bytes = [0; 4096];
+            let read = stream.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "it left too early");
+            heard.extend_from_slice(&bytes[..read]);
+        }
+    }
+
+    fn whole_pages(heard: &[u8]) -> usize {
+        heard.windows(PAGE as usize).filter(|page| page.iter().all(|&byte| byte == 7)).count()
+    }
+
+    /// What ends the stream: its last section, of RAM, and the end.
+    fn is_closed(heard: &[u8]) -> bool {
+        heard.ends_with(&[0x7e, 0, 0, 0, 2, END])
+    }
+
+    const ALL_IS_WELL: [u8; 8] = [0, 1, 0, 4, 0, 0, 0, 0];
+
+    #[test]
+    fn no_way_around_the_stream_is_taken_while_the_machine_only_tries_what_it_can() {
+        let (_folder, job, layout) = memory();
+        // We are the machine, and have a descriptor as QEMU has some that it will not use.
+        let us = Process::find(std::process::id()).unwrap();
+        fs::write(&job.process, serde_json::to_vec(&us).unwrap()).unwrap();
+        fs::write(&job.memory_at, PAGE.to_string()).unwrap();
+        fs::write(&job.loaded, "").unwrap();
+        // SAFETY: no memory is registered with it.
+        let _tried = unsafe { userfaultfd(USER_MODE_ONLY) }.unwrap();
+        assert!(job.direct().is_some(), "it is what is looked for");
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        thread::scope(|scope| {
+            let served = scope.spawn(|| serve(&job, &layout, ours));
+            let mut heard = Vec::new();
+            hear(&mut theirs, &mut heard, is_closed);
+            assert_eq!(whole_pages(&heard), 3, "every page went through the stream");
+            theirs.write_all(&ALL_IS_WELL).unwrap();
+            assert_eq!(served.join().unwrap(), 0);
+        });
+    }
+
+    /// QEMU reads no further once it is told that this was everything, and loads its devices.
+    #[test]
+    fn a_machine_that_loads_gets_what_it_waits_for_though_all_was_sent() {
+        let (_folder, job, layout) = memory();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        thread::scope(|scope| {
+            let served = scope.spawn(|| serve(&job, &layout, ours));
+            let mut heard = Vec::new();
+            hear(&mut theirs, &mut heard, |heard| whole_pages(heard) == 3);
+            thread::sleep(Duration::from_millis(100));
+            let mut waits = vec![0, 3, 0, 19];
+            waits.extend((2 * PAGE).to_be_bytes());
+            waits.extend((PAGE as u32).to_be_bytes());
+            waits.extend(b"\x06pc.ram");
+            theirs.write_all(&waits).unwrap();
+            let zeros = [&((2 * PAGE) | 2).to_be_bytes()[..], b"\x06pc.ram\0"].concat();
+            let has_it = |heard: &[u8]| heard.windows(zeros.len()).any(|said| said == zeros);
+            hear(&mut theirs, &mut heard, |heard| has_it(heard) || is_closed(heard));
+            assert!(!is_closed(&heard), "it may still wait for something");
+            fs::write(&job.loaded, "").unwrap();
+            hear(&mut theirs, &mut heard, is_closed);
+            theirs.write_all(&ALL_IS_WELL).unwrap();
+            assert_eq!(served.join().unwrap(), 0);
+        });
     }
 }
