@@ -12,6 +12,6 @@ pub use debian::Debian;
 pub use libvirt::Libvirt;
 pub use plot::dots;
 pub use pool::Pool;
-pub use small_pool::SmallPool;
+pub use small_pool::{Filesystem, SmallPool};
 pub use vms::{MEMORY_MIB, TestVm, new_vm};
 pub use world::World;

@@ -18,6 +18,27 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Space is taken in pieces that are no smaller, in bytes.
 const PIECE_LEAST: u64 = 4096;
 
+/// A kind of filesystem.
+#[derive(Clone, Copy, Debug)]
+pub enum Filesystem {
+    /// Each file has its own space.
+    Ext4,
+    /// Files can share space.
+    Xfs,
+}
+
+impl Filesystem {
+    fn making(self) -> Command {
+        let (program, args): (_, &[&str]) = match self {
+            Self::Ext4 => ("mkfs.ext4", &["-q", "-F", "-m", "0"]),
+            Self::Xfs => ("mkfs.xfs", &["-q", "-f"]),
+        };
+        let mut command = Command::new(program);
+        command.args(args);
+        command
+    }
+}
+
 /// A small filesystem, mounted until it is dropped.
 #[derive(Debug)]
 pub struct SmallPool {
@@ -30,10 +51,10 @@ impl SmallPool {
     ///
     /// # Errors
     /// When it cannot be made or mounted; that takes root, or sudo that does not ask.
-    pub fn mount(image: &Path, at: &Path, mib: u64) -> Result<Self> {
+    pub fn mount(image: &Path, at: &Path, mib: u64, kind: Filesystem) -> Result<Self> {
         File::create(image)?.set_len(mib << 20)?;
         fs::create_dir_all(at)?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(image))?;
+        run(kind.making().arg(image))?;
         let pool = Self { image: image.to_owned(), at: at.to_owned() };
         run(&mut pool.mounting())?;
         run(as_root("chown").arg(rustix::process::geteuid().as_raw().to_string()).arg(at))?;
@@ -73,6 +94,16 @@ impl SmallPool {
             thread::sleep(Duration::from_millis(50));
         }
         run(&mut self.mounting())
+    }
+
+    /// How many bytes are taken.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn used(&self) -> Result<u64> {
+        rustix::fs::syncfs(File::open(&self.at)?)?;
+        let stat = statvfs(&self.at)?;
+        Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
     }
 
     /// Fills it, but for so many bytes.

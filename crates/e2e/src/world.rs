@@ -1,6 +1,6 @@
 //! A server of its own with a data folder of its own, that can be killed and started again.
 
-use crate::small_pool::SmallPool;
+use crate::small_pool::{Filesystem, SmallPool};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -54,9 +54,17 @@ impl World {
     /// # Errors
     /// When it does not start, or the filesystem cannot be made.
     pub fn start_on_small_pool(mib: u64) -> Result<Self> {
+        Self::start_on(mib, Filesystem::Ext4)
+    }
+
+    /// Starts a server whose pool is a filesystem of this kind, of so many MiB.
+    ///
+    /// # Errors
+    /// As for [`World::start_on_small_pool`].
+    pub fn start_on(mib: u64, kind: Filesystem) -> Result<Self> {
         let data = TempDir::new()?;
         let at = data.path().join("pools/default");
-        let pool = SmallPool::mount(&data.path().join("pool.img"), &at, mib)?;
+        let pool = SmallPool::mount(&data.path().join("pool.img"), &at, mib, kind)?;
         Self::start_in(data, Some(pool))
     }
 
@@ -68,7 +76,7 @@ impl World {
     pub fn start_on_own_disk(mib: u64) -> Result<Self> {
         let data = TempDir::new()?;
         let image = data.path().with_extension("img");
-        let disk = SmallPool::mount(&image, data.path(), mib)?;
+        let disk = SmallPool::mount(&image, data.path(), mib, Filesystem::Ext4)?;
         Self::start_in(data, Some(disk))
     }
 

@@ -205,6 +205,10 @@ pub struct TakeSnapshot {
     pub turns_beyond_ms: Option<u64>,
     /// Its memory's size.
     pub memory_bytes: u64,
+    /// An earlier snapshot whose memory much of it may be like: what is the same in both takes
+    /// space once, where the filesystem can.
+    #[serde(default)]
+    pub memory_like: Option<SnapshotId>,
     /// Whether the guest is asked to hold still.
     #[serde(default)]
     pub quiesce: Quiesce,

@@ -9,6 +9,7 @@ use crate::tree::Tree;
 use crate::vm::Vm;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 /// A virtual machine with its snapshots and layers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -67,6 +68,13 @@ impl Timeline {
     /// The snapshot with this name.
     pub fn named(&self, name: &str) -> Option<&Snapshot> {
         self.snapshots.values().find(|snapshot| snapshot.name == name)
+    }
+
+    /// The nearest snapshot before this one that holds memory.
+    pub fn memory_before(&self, snapshot: SnapshotId) -> Option<SnapshotId> {
+        let before = |id: &SnapshotId| self.snapshots.get(id)?.parent;
+        let mut ancestors = iter::successors(before(&snapshot), before);
+        ancestors.find(|id| self.snapshots.get(id).is_some_and(|other| other.memory_bytes > 0))
     }
 
     /// Records what happened.

@@ -183,6 +183,8 @@ impl Machine {
         while let Phase::Performing { effect, .. } = operation.phase.clone() {
             match &*effect {
                 Effect::TakeSnapshot(take) => {
+                    let like = take.memory_like.map(|id| &self.timeline.snapshots[&id]);
+                    assert!(like.is_none_or(|like| like.memory_bytes > 0), "there is its memory");
                     self.layers.insert(take.disks[0].overlay, File::default());
                 }
                 Effect::Revert(revert) => {
@@ -190,7 +192,8 @@ impl Machine {
                 }
                 _ => {}
             }
-            let facts = Facts { switched: true, running: true, ..Facts::default() };
+            let (switched, running, memory_bytes) = (true, true, 1);
+            let facts = Facts { switched, running, memory_bytes, ..Facts::default() };
             self.step(&mut operation, Event::Performed(Outcome::Done(facts)));
         }
         assert!(operation.has_ended());
@@ -446,4 +449,21 @@ fn five_hundred_snapshots_in_a_row_keep_the_chain_short() {
     }
     check(&machine, &reference);
     assert!(deepest <= DEPTH_MOST, "{deepest}");
+}
+
+/// Memory is compared with the nearest that there is before it.
+#[test]
+fn the_snapshot_before_whose_memory_may_be_alike_is_known() {
+    let mut machine = Machine::new();
+    let mut reference = Reference::default();
+    for _ in 0..3 {
+        play(&mut machine, &mut reference, &Act::Take);
+    }
+    let [first, second, third] = [0, 1, 2].map(|n| picked(&reference, n).unwrap());
+    let timeline = &mut machine.timeline;
+    assert_eq!(timeline.snapshots[&third].parent, Some(second));
+    assert_eq!(timeline.memory_before(third), Some(second));
+    timeline.snapshots.get_mut(&second).unwrap().memory_bytes = 0;
+    assert_eq!(timeline.memory_before(third), Some(first));
+    assert_eq!(timeline.memory_before(first), None);
 }

@@ -22,6 +22,7 @@ mod process;
 mod qmp;
 mod reclaim;
 mod revert;
+mod share;
 mod stream;
 mod take;
 mod verify;

@@ -24,6 +24,7 @@ use super::launch::{layer_node, layer_options};
 use super::mapped_ram::{FormatError, Layout};
 use super::qmp::QmpError;
 use super::revert::on_demand;
+use super::share::share;
 use super::warm::warm;
 use super::watchdog::Armed;
 use super::{Folder, Qemu, failed};
@@ -339,7 +340,26 @@ impl Shot<'_> {
         self.facts.pause_ms = Some(pause_ms);
         self.seal_memory(file)?;
         diary.note_durably(Note::Saved { memory_bytes: self.facts.memory_bytes, pause_ms })?;
+        self.share_memory(file, diary);
         Ok(())
+    }
+
+    /// Has what is as in an earlier snapshot take space once. A snapshot without that is as good.
+    fn share_memory(&self, file: &File, diary: &mut dyn Diary) {
+        let Some(earlier) = self.take.memory_like else { return };
+        let go_on = |fraction| {
+            diary.tell("sharing memory with the snapshot before", fraction);
+            !diary.is_cancelled()
+        };
+        let shared = File::open(self.folder.path().join(memory_name(earlier)))
+            .map_err(FormatError::from)
+            .and_then(|earlier| {
+                steps::around("file share memory", || share(file, &earlier, go_on))
+            });
+        match shared {
+            Ok(bytes) => tracing::debug!(vm = %self.take.vm, bytes, "memory shared"),
+            Err(error) => tracing::debug!(vm = %self.take.vm, %error, "memory is not shared"),
+        }
     }
 
     /// Makes the file one that any QEMU loads, and puts it on disk.

@@ -13,5 +13,6 @@ mod quiesce;
 mod refusals;
 mod revert_failures;
 mod scenarios;
+mod sharing;
 mod snapshots;
 mod survival;

@@ -217,6 +217,7 @@ pub(super) fn take(
     fresh: &mut impl FnMut() -> Uuid,
 ) -> TakeSnapshot {
     let vm = &timeline.vm;
+    let memory = kind == Kind::DiskAndMemory;
     let saving = timeline.snapshots.get(&snapshot).and_then(|snapshot| snapshot.saving);
     let disks = vm.config.disks.iter().map(|disk| Freeze {
         disk: disk.id,
@@ -228,10 +229,11 @@ pub(super) fn take(
         vm: vm.id,
         snapshot,
         running: vm.state.is_live(),
-        memory: kind == Kind::DiskAndMemory,
+        memory,
         road: saving.map(|saving| saving.road).unwrap_or_default(),
         turns_beyond_ms: Some(pause::predict(timeline, Road::Background)),
         memory_bytes: vm.config.memory_bytes,
+        memory_like: memory.then(|| timeline.memory_before(snapshot)).flatten(),
         quiesce: Quiesce::No,
         disks: disks.collect(),
     }
