@@ -6,6 +6,7 @@ mod copy;
 mod domain;
 mod event;
 mod finding;
+mod gathered;
 mod host;
 mod idempotency;
 mod names;
@@ -206,6 +207,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Else a statement is planned anew whenever it is given other values.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    gathered::teach(&connection)?;
     Ok(connection)
 }
 

@@ -102,13 +102,14 @@ impl Unit {
         if conditions.filter.vm.is_some() || !matches!(conditions.scope, Scope::All) {
             return Ok(None);
         }
-        let with_words = sql("SELECT rowid FROM snapshot_words WHERE snapshot_words MATCH $1");
-        let rows: Vec<i64> = self.all(with_words.bind(words), |row| row.get("rowid"))?;
+        let with_words = sql("SELECT gathered(rowid) AS rows FROM snapshot_words
+            WHERE snapshot_words MATCH $1");
+        let rows = self.gathered(with_words.bind(words))?;
         let ordered = self.in_order_of_names(&rows, page)?;
         let length = page.limit as usize;
         let (mut found, mut left) = (Vec::new(), &ordered[..]);
         while !left.is_empty() && found.len() < length {
-            let most = (length + length / 8).max(LEAST_READ).min(left.len());
+            let most = (length - found.len()).max(LEAST_READ).min(left.len());
             // Those of one name are in the order of their ids, whichever row is first.
             let last = left[most - 1].0;
             let same = left[most..].iter().take_while(|&&(name, _)| name == last).count();

@@ -133,9 +133,12 @@ impl Unit {
         let last = self.last_row(table)?;
         let threes: Vec<String> =
             letters.windows(LEAST).take(LOOKED).map(|three| three.iter().collect()).collect();
-        let part =
+        let (part, most) =
             rarest_part(threes.len(), |at| self.estimate(table, &quoted(&threes[at]), last))?;
         let part: String = letters[part].iter().collect();
+        if most <= FEW {
+            return Ok(Keyword { table, keyword, words: Some(quoted(&part)), few: true });
+        }
         for words in [quoted(&part), quoted(keyword)] {
             // However rough the guess.
             let rows = self.estimate(table, &words, last)?;
@@ -188,11 +191,12 @@ impl Unit {
 
 /// Which letters of a keyword its rows are looked for by: a three that few rows have, or the one
 /// that fewest have, and those beside it as long as few rows are walked through. `rows` tells how
-/// many each of the `threes` has; those that share no letter are looked at first.
+/// many each of the `threes` has; those that share no letter are looked at first. Tells as well how
+/// many rows have the rarest three of them: no more have all.
 fn rarest_part(
     threes: usize,
     mut rows: impl FnMut(usize) -> Result<usize, StoreError>,
-) -> Result<Range<usize>, StoreError> {
+) -> Result<(Range<usize>, usize), StoreError> {
     let mut known = vec![None; threes];
     let mut rows = |at: usize| match known[at] {
         Some(rows) => Ok::<usize, StoreError>(rows),
@@ -205,8 +209,8 @@ fn rarest_part(
             least = least.min((rows(at)?, at));
         }
     }
-    let (mut walked, least) = least;
-    let (mut from, mut to) = (least, least);
+    let (mut most, at) = least;
+    let (mut walked, mut from, mut to) = (most, at, at);
     loop {
         let mut next = None;
         if let Some(before) = from.checked_sub(1) {
@@ -221,9 +225,10 @@ fn rarest_part(
         if walked > WALKED {
             break;
         }
+        most = most.min(next.0);
         (from, to) = (next.1, next.2);
     }
-    Ok(from..to + LEAST)
+    Ok((from..to + LEAST, most))
 }
 
 /// A text as the index of words is asked for it.
@@ -248,24 +253,26 @@ fn pattern(keyword: &str) -> String {
 mod tests {
     use super::{Range, rarest_part};
 
-    /// The part of a keyword whose threes so many rows have, and how often it was asked for that.
-    fn part(rows: &[usize]) -> (Range<usize>, usize) {
+    /// The part of a keyword whose threes so many rows have, the most that have it, and how often
+    /// it was asked for that.
+    fn part(rows: &[usize]) -> (Range<usize>, usize, usize) {
         let mut asked = 0;
         let part = rarest_part(rows.len(), |at| {
             asked += 1;
             Ok(rows[at])
         });
-        (part.unwrap(), asked)
+        let (part, most) = part.unwrap();
+        (part, most, asked)
     }
 
     #[test]
     fn a_keyword_is_looked_for_by_the_letters_that_few_rows_have() {
-        assert_eq!(part(&[9]), (0..3, 1));
+        assert_eq!(part(&[9]), (0..3, 9, 1));
         assert_eq!(part(&[1_000_000, 3000, 20_000, 1_000_000]).0, 1..5);
-        assert_eq!(part(&[100, 100, 100]).0, 0..5);
+        assert_eq!(part(&[100, 100, 99]), (0..5, 99, 3));
         assert_eq!(part(&[1_000_000, 1_000_000]).0, 0..3);
         let mut long = [1_000_000; 24];
         (long[22], long[23]) = (12_000, 3000);
-        assert_eq!(part(&long), (22..26, 3), "no three is asked for that need not be");
+        assert_eq!(part(&long), (22..26, 3000, 3), "no three is asked for that need not be");
     }
 }

@@ -14,12 +14,13 @@ use tintype_model::Refusal;
 use tintype_model::access::Caller;
 use tintype_model::refusal::Code;
 use tintype_store::{Cursor, Order, Page};
-use tintype_wire::rest::{Operation, Problem};
+use tintype_wire::rest::{List, Operation, Problem};
 use utoipa::IntoParams;
 
 /// Longest time a request may wait for an operation.
 const WAIT_MOST: Duration = Duration::from_secs(600);
 
+const JSON: &str = "application/json";
 /// The media type of a refusal.
 pub(super) const PROBLEM: &str = "application/problem+json";
 
@@ -198,6 +199,24 @@ impl<S: Send + Sync> FromRequestParts<S> for By {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, No> {
         let caller = parts.extensions.get::<Caller>().cloned();
         caller.map(Self).ok_or_else(|| Refusal::new(Code::Unauthorized).into())
+    }
+}
+
+/// Room for one of what a list has, as it is written, in bytes.
+const ITEM_ROOM: usize = 1024;
+
+/// A page of a list as an answer. It is long: room is made for it once.
+pub(super) struct Listed<T>(pub(super) List<T>);
+
+impl<T: Serialize> IntoResponse for Listed<T> {
+    fn into_response(self) -> Response {
+        let mut body = Vec::with_capacity((self.0.items.len() + 1) * ITEM_ROOM);
+        match serde_json::to_writer(&mut body, &self.0) {
+            Ok(()) => ([(CONTENT_TYPE, JSON)], body).into_response(),
+            Err(error) => {
+                No::from(Refusal::new(Code::Internal).detail(error.to_string())).into_response()
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/v1/operations`
 
-use super::extract::{By, Params, Path, Reply, duration, id, order, page};
+use super::extract::{By, Listed, Params, Path, Reply, duration, id, order, page};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
@@ -43,10 +43,10 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     By(caller): By,
     Params(filters): Params<Filters>,
-) -> Reply<Json<List<Operation>>> {
+) -> Reply<Listed<Operation>> {
     let sort = order(filters.sort.as_deref().filter(|sort| !sort.ends_with("name")))?;
     let page = page(sort, filters.after.as_deref(), filters.limit)?;
-    Ok(Json(app.operations(&caller, filters.vm, filters.state, &page).await?))
+    Ok(Listed(app.operations(&caller, filters.vm, filters.state, &page).await?))
 }
 
 /// Shows an operation, at once or when it has ended.

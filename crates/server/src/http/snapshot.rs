@@ -1,6 +1,6 @@
 //! `/v1/snapshots` and what hangs under a virtual machine.
 
-use super::extract::{Body, By, Params, Path, Reply, id, order, page, word};
+use super::extract::{Body, By, Listed, Params, Path, Reply, id, order, page, word};
 use super::openapi::DoneOrPlanned;
 use super::vm::{Acting, wait};
 use crate::app::{App, DeleteTarget, SnapshotQuery};
@@ -106,9 +106,9 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     By(caller): By,
     Params(filters): Params<Filters>,
-) -> Reply<Json<List<Snapshot>>> {
+) -> Reply<Listed<Snapshot>> {
     let (query, page) = filters.read()?;
-    Ok(Json(app.snapshots(&caller, query, &page).await?))
+    Ok(Listed(app.snapshots(&caller, query, &page).await?))
 }
 
 /// Lists the snapshots of a virtual machine.
@@ -120,10 +120,10 @@ pub(super) async fn list_of(
     By(caller): By,
     Path(vm): Path<String>,
     Params(filters): Params<Filters>,
-) -> Reply<Json<List<Snapshot>>> {
+) -> Reply<Listed<Snapshot>> {
     let (query, page) = filters.read()?;
     let query = SnapshotQuery { vm: Some(vm), ..query };
-    Ok(Json(app.snapshots(&caller, query, &page).await?))
+    Ok(Listed(app.snapshots(&caller, query, &page).await?))
 }
 
 /// Takes a snapshot.

@@ -1,6 +1,8 @@
 //! `/v1/vms`
 
-use super::extract::{Body, By, Params, Path, Reply, duration, operation, order, page, word};
+use super::extract::{
+    Body, By, Listed, Params, Path, Reply, duration, operation, order, page, word,
+};
 use super::openapi::{DoneOrPlanned, EditedOrPlanned};
 use crate::app::{App, Edited, How, VmQuery};
 use axum::Json;
@@ -102,13 +104,13 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     By(caller): By,
     Params(filters): Params<Filters>,
-) -> Reply<Json<List<Vm>>> {
+) -> Reply<Listed<Vm>> {
     let sort = order(filters.sort.as_deref())?;
     let page = page(sort, filters.after.as_deref(), filters.limit)?;
     let state = word("state", filters.state)?;
     let filter = VmFilter { state, keyword: filters.keyword, ..VmFilter::default() };
     let query = VmQuery { account: filters.account, domain: filters.domain, filter };
-    Ok(Json(app.vms(&caller, query, &page).await?))
+    Ok(Listed(app.vms(&caller, query, &page).await?))
 }
 
 /// Creates a virtual machine.
