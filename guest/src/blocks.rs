@@ -5,7 +5,10 @@
 //! `n - 1`; a disk from a later moment than this RAM holds more, one from an earlier moment less,
 //! and either is counted as torn. A write whose completion the guest had not seen when the
 //! snapshot was taken may be on the disk already: that one is not torn.
+//!
+//! Behind the ring of the first disk lie blocks that mean nothing, to read and write at random.
 
+use crate::memory::{SEED, next};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +19,15 @@ use std::time::{Duration, Instant};
 const BLOCK: usize = 4096;
 const MAGIC: u64 = 0x7469_6e74_7970_6531;
 const MOST_SLOTS: u64 = 1024;
+/// The first block behind every ring.
+const BEHIND: u64 = MOST_SLOTS + 1;
+
+/// What is done to a block at random.
+#[derive(Clone, Copy)]
+pub(crate) enum Act {
+    Read,
+    Write,
+}
 
 /// A block aligned as direct I/O wants it.
 #[repr(align(4096))]
@@ -71,6 +83,39 @@ impl Disks {
         });
     }
 
+    /// Writes so many blocks behind the ring of the first disk, one after the other.
+    pub(crate) fn lay(&self, blocks: u64) -> Result<String, String> {
+        let file = self.first()?;
+        for block in 0..blocks {
+            do_to(&file, Act::Write, block, &mut Block::numbered(block))?;
+        }
+        Ok(blocks.to_string())
+    }
+
+    /// Reads or writes these blocks at random for so long, and tells how many times.
+    pub(crate) fn at_random(
+        &self,
+        act: Act,
+        blocks: u64,
+        time: Duration,
+    ) -> Result<String, String> {
+        let file = self.first()?;
+        let (begun, mut content, mut random, mut times) =
+            (Instant::now(), Block::numbered(0), SEED, 0_u64);
+        while begun.elapsed() < time {
+            random = next(random);
+            do_to(&file, act, random % blocks.max(1), &mut content)?;
+            times += 1;
+        }
+        Ok(times.to_string())
+    }
+
+    fn first(&self) -> Result<File, String> {
+        let ring = self.rings.first().ok_or("there is no disk")?;
+        let ring = ring.lock().expect("no holder panics");
+        ring.file.try_clone().map_err(|e| e.to_string())
+    }
+
     pub(crate) fn report(&self) -> Result<String, String> {
         Ok(self.each(Ring::report)?.join(" "))
     }
@@ -78,6 +123,16 @@ impl Disks {
     fn each<T>(&self, mut f: impl FnMut(&mut Ring) -> Result<T, String>) -> Result<Vec<T>, String> {
         self.rings.iter().map(|ring| f(&mut ring.lock().expect("no holder panics"))).collect()
     }
+}
+
+/// Reads or writes a block, the first behind the ring being number 0.
+fn do_to(file: &File, act: Act, block: u64, content: &mut Block) -> Result<(), String> {
+    let at = (BEHIND + block) * BLOCK as u64;
+    let done = match act {
+        Act::Read => file.read_exact_at(&mut content.0, at),
+        Act::Write => file.write_all_at(&content.0, at),
+    };
+    done.map_err(|e| e.to_string())
 }
 
 fn write_steadily(ring: &Mutex<Ring>, rate: &AtomicU64) {

@@ -11,8 +11,10 @@
 //! | `dirty RATE` | rewrites RATE random filled pages a second |
 //! | `epoch [N]` | the epoch in RAM and on each disk, after setting all |
 //! | `write RATE` | numbered blocks to each disk, RATE a second (0 stops) |
+//! | `lay BLOCKS` | so many blocks of the first disk, behind the numbered ones, written in a row |
+//! | `io read\|write BLOCKS MS` | how often one of these was read or written at random meanwhile |
 //! | `blocks` | per disk: last number in RAM, on disk, damaged, torn |
-//! | `tick US` | ticks also at the agent's port, as plain numbers, every US microseconds |
+//! | `tick US` | ticks also at the agent's port, as plain numbers, US microseconds apart; 0 stops |
 //! | `pace MS` | ticks here every MS milliseconds, 4 at first |
 //! | `gap` | longest time between two ticks by the guest's own clock, then reset |
 
@@ -22,11 +24,12 @@ mod memory;
 mod power;
 mod ticks;
 
-use blocks::Disks;
+use blocks::{Act, Disks};
 use console::Console;
 use memory::Memory;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 struct Guest {
     nonce: AtomicU64,
@@ -91,8 +94,13 @@ impl Guest {
                 Ok((*rate).to_owned())
             }
             ["blocks"] => self.disks.report(),
+            ["lay", blocks] => self.disks.lay(number(blocks)?),
+            ["io", act @ ("read" | "write"), blocks, ms] => {
+                let act = if *act == "read" { Act::Read } else { Act::Write };
+                self.disks.at_random(act, number(blocks)?, Duration::from_millis(number(ms)?))
+            }
             ["tick", period_us] => {
-                ticks::Ticks::tick_at_port(number(period_us)?)?;
+                self.ticks.tick_at_port(number(period_us)?)?;
                 Ok((*period_us).to_owned())
             }
             ["pace", ms] => {

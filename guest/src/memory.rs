@@ -73,7 +73,7 @@ impl Memory {
 
 fn rewrite(filled: &Mutex<Filled>, rate: &AtomicU64) {
     const ROUND: Duration = Duration::from_millis(10);
-    let mut random = 0x9e37_79b9_7f4a_7c15;
+    let mut random = SEED;
     loop {
         let pages_now = rate.load(Ordering::Relaxed) / 100;
         {
@@ -110,8 +110,11 @@ fn write_page(words: &mut [u64], page: u64, content: Content) {
     }
 }
 
+/// Where a row of random numbers begins.
+pub(crate) const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Marsaglia's xorshift64.
-fn next(mut x: u64) -> u64 {
+pub(crate) fn next(mut x: u64) -> u64 {
     x ^= x << 13;
     x ^= x >> 7;
     x ^= x << 17;

@@ -13,8 +13,13 @@ use std::time::{Duration, Instant};
 /// Time between two ticks at first, in milliseconds.
 const PERIOD_MS: u64 = 4;
 
+/// Nobody has asked for ticks at the port yet.
+const NEVER: u64 = u64::MAX;
+
 pub(crate) struct Ticks {
     period_ms: Arc<AtomicU64>,
+    /// Time between two ticks at the agent's port.
+    port_period_us: Arc<AtomicU64>,
     largest_gap_us: Arc<AtomicU64>,
 }
 
@@ -40,7 +45,8 @@ impl Ticks {
                 console.line(&format!("T {n}"));
             }
         });
-        Self { period_ms, largest_gap_us }
+        let port_period_us = Arc::new(AtomicU64::new(NEVER));
+        Self { period_ms, port_period_us, largest_gap_us }
     }
 
     /// Ticks every so many milliseconds from now on: a guest that says less costs its host less.
@@ -49,28 +55,40 @@ impl Ticks {
     }
 
     /// Ticks also at the agent's port, which is faster than the console: every `period_us`, a line
-    /// with a number.
-    pub(crate) fn tick_at_port(period_us: u64) -> Result<(), String> {
-        let period = Duration::from_micros(period_us.max(100));
-        let mut port = open_port().map_err(|error| error.to_string())?;
-        thread::spawn(move || {
-            let mut due = Instant::now();
-            for n in 0_u64.. {
-                due += period;
-                match due.checked_duration_since(Instant::now()) {
-                    Some(wait) => thread::sleep(wait),
-                    None => due = Instant::now(),
-                }
-                // Nobody listens now and then; a tick that is not heard is lost.
-                let _ = port.write_all(format!("{n}\n").as_bytes());
-            }
-        });
+    /// with a number; 0 stops.
+    pub(crate) fn tick_at_port(&self, period_us: u64) -> Result<(), String> {
+        if self.port_period_us.load(Ordering::Relaxed) == NEVER {
+            let port = open_port().map_err(|error| error.to_string())?;
+            let period_us = Arc::clone(&self.port_period_us);
+            thread::spawn(move || tick_steadily(port, &period_us));
+        }
+        self.port_period_us.store(period_us, Ordering::Relaxed);
         Ok(())
     }
 
     /// The longest time between two ticks since the last call, in microseconds of guest time.
     pub(crate) fn largest_gap_us(&self) -> u64 {
         self.largest_gap_us.swap(0, Ordering::Relaxed)
+    }
+}
+
+fn tick_steadily(mut port: File, period_us: &AtomicU64) {
+    let (mut due, mut number) = (Instant::now(), 0_u64);
+    loop {
+        let period = period_us.load(Ordering::Relaxed);
+        if period == 0 || period == NEVER {
+            thread::sleep(Duration::from_millis(5));
+            due = Instant::now();
+            continue;
+        }
+        due += Duration::from_micros(period.max(100));
+        match due.checked_duration_since(Instant::now()) {
+            Some(wait) => thread::sleep(wait),
+            None => due = Instant::now(),
+        }
+        // Nobody listens now and then; a tick that is not heard is lost.
+        let _ = port.write_all(format!("{number}\n").as_bytes());
+        number += 1;
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::guest::run;
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const DOCUMENT: &str = "docs/benchmarks.md";
@@ -17,11 +17,8 @@ pub(crate) fn lists(root: &Path, machines: u32, each: u32) -> Result<()> {
 
 /// How long guests of these sizes stand still for snapshots and reverts.
 pub(crate) fn shutter(root: &Path, memory: &str, runs: u32) -> Result<()> {
-    crate::guest::build(root)?;
     run(&mut Command::new(root.join("scripts/libvirt")))?;
-    let packages = ["--package", "tintype", "--package", "tintype-e2e"];
-    run(cargo(root).args(["build", "--release"]).args(packages))?;
-    let program = root.join("target/release/shutter");
+    let program = with_guests(root, "shutter")?;
     let runs = runs.to_string();
     let pictures = root.join("docs/benchmarks");
     fs::create_dir_all(&pictures)?;
@@ -32,11 +29,22 @@ pub(crate) fn shutter(root: &Path, memory: &str, runs: u32) -> Result<()> {
 
 /// Many clients at once, and many guests.
 pub(crate) fn soak(root: &Path, seconds: u64) -> Result<()> {
+    let program = with_guests(root, "soak")?;
+    measure(root, "soak", Command::new(program).args(["--seconds", &seconds.to_string()]))
+}
+
+/// What snapshots of disks cost, by their number and the disks' size.
+pub(crate) fn disks(root: &Path) -> Result<()> {
+    let program = with_guests(root, "disks")?;
+    measure(root, "disks", &mut Command::new(program))
+}
+
+/// A benchmark that has guests, built with all that it needs.
+fn with_guests(root: &Path, name: &str) -> Result<PathBuf> {
     crate::guest::build(root)?;
     let packages = ["--package", "tintype", "--package", "tintype-e2e"];
     run(cargo(root).args(["build", "--release"]).args(packages))?;
-    let program = root.join("target/release/soak");
-    measure(root, "soak", Command::new(program).args(["--seconds", &seconds.to_string()]))
+    Ok(root.join("target/release").join(name))
 }
 
 fn cargo(root: &Path) -> Command {

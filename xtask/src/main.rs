@@ -71,6 +71,8 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// What snapshots of disks cost, by their number and the disks' size
+    Disks,
     /// Lists and creates with a database as large as a cloud's
     Lists {
         /// How many machines
@@ -97,6 +99,7 @@ fn main() -> Result<()> {
         Task::Guest => guest::build(root),
         Task::Tidy { write } => tidy::tidy(root, write),
         Task::Openapi => openapi::write(root),
+        Task::Bench(Bench::Disks) => bench::disks(root),
         Task::Bench(Bench::Lists { machines, each }) => bench::lists(root, machines, each),
         Task::Bench(Bench::Shutter { memory, runs }) => bench::shutter(root, &memory, runs),
         Task::Kills => kills(root),

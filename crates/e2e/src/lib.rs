@@ -1,6 +1,7 @@
 //! The real binary with real guests, seen from the outside.
 
 mod debian;
+mod figures;
 mod libvirt;
 mod plot;
 mod pool;
@@ -9,6 +10,7 @@ mod vms;
 mod world;
 
 pub use debian::Debian;
+pub use figures::rank;
 pub use libvirt::Libvirt;
 pub use plot::dots;
 pub use pool::Pool;

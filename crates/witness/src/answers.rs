@@ -34,6 +34,15 @@ pub struct Verified {
     pub bad: u64,
 }
 
+/// What is done to blocks of a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    /// They are read.
+    Read,
+    /// They are written.
+    Write,
+}
+
 impl Blocks {
     /// Whether RAM and this disk are of one moment: a write that was done and whose completion
     /// was not seen yet is allowed.
@@ -93,9 +102,23 @@ impl Guest {
     }
 
     /// Ticks also at the agent's port, where a [`Pulse`](crate::Pulse) hears them, every so many
-    /// microseconds.
+    /// microseconds; 0 stops.
     pub fn tick(&self, period_us: u64) -> Result<()> {
         self.ask(&format!("tick {period_us}")).map(drop)
+    }
+
+    /// Writes so many blocks of the first disk, behind the numbered ones, in a row.
+    pub fn lay(&self, blocks: u64) -> Result<()> {
+        self.ask(&format!("lay {blocks}")).map(drop)
+    }
+
+    /// How often one of these blocks is read or written at random in so many milliseconds.
+    pub fn io(&self, act: Io, blocks: u64, ms: u64) -> Result<u64> {
+        let act = match act {
+            Io::Read => "read",
+            Io::Write => "write",
+        };
+        Ok(self.ask(&format!("io {act} {blocks} {ms}"))?.parse()?)
     }
 
     /// The rings of numbered blocks.

@@ -7,7 +7,7 @@ mod answers;
 mod pulse;
 mod ticks;
 
-pub use answers::{Blocks, Epochs, Verified};
+pub use answers::{Blocks, Epochs, Io, Verified};
 pub use pulse::Pulse;
 pub use ticks::{Gap, Ticks};
 

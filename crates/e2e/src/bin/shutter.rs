@@ -6,7 +6,7 @@ use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
-use tintype_e2e::{Libvirt, Pool, TestVm, World, dots, new_vm};
+use tintype_e2e::{Libvirt, Pool, TestVm, World, dots, new_vm, rank};
 use tintype_wire::rest::{NewSnapshot, Operation, Revert, Snapshot};
 use tintype_witness::{Guest, Pulse};
 
@@ -59,11 +59,8 @@ impl Row {
         self.taken.push(took.as_secs_f64() * 1000.0);
     }
 
-    /// The nearest rank: of few runs, p99 is the largest.
     fn at(&self, percent: usize) -> f64 {
-        let mut taken = self.taken.clone();
-        taken.sort_by(f64::total_cmp);
-        taken[(taken.len() * percent).div_ceil(100).max(1) - 1]
+        rank(&self.taken, percent)
     }
 
     fn print(&self) {

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use tintype_e2e::{TestVm, World, new_vm};
+use tintype_e2e::{TestVm, World, new_vm, rank};
 use tintype_wire::client::{Client, ClientError};
 use tintype_wire::rest::{
     Host, HostCheck, Limit, List, NewDisk, NewSnapshot, NewVm, Operation, Revert, Snapshot, Vm,
@@ -357,10 +357,7 @@ fn report(args: &Args, seen: &Seen, memory: &[f64], rounds: &[u64]) {
     );
     println!("| what, as a client sees it | times | p50 ms | p99 ms |\n|---|---|---|---|");
     for (what, took) in &seen.took {
-        let mut took = took.clone();
-        took.sort_by(f64::total_cmp);
-        let rank = |percent: usize| took[(took.len() * percent).div_ceil(100).max(1) - 1];
-        println!("| {what} | {} | {:.1} | {:.1} |", took.len(), rank(50), rank(99));
+        println!("| {what} | {} | {:.1} | {:.1} |", took.len(), rank(took, 50), rank(took, 99));
     }
     let codes = seen.refused.iter().map(|(code, times)| format!("{code} {times}"));
     println!("\nRefused: {}.", codes.collect::<Vec<_>>().join(", "));
