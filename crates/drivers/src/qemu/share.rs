@@ -14,6 +14,15 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+/// Why nothing more is shared.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ShareError {
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
 /// How much is compared at once, in bytes.
 const PORTION: u64 = 1 << 20;
 /// The shortest run that is shared, in pages: each is an extent of its own for the filesystem.
@@ -50,7 +59,7 @@ pub(super) fn share(
     file: &File,
     earlier: &File,
     mut go_on: impl FnMut(f64) -> bool,
-) -> Result<u64, FormatError> {
+) -> Result<u64, ShareError> {
     let (ours, theirs) = (Layout::read(file)?, Layout::read(earlier)?);
     let all: u64 = ours.blocks.iter().map(|block| block.length).sum();
     let (mut done, mut shared) = (0, 0);

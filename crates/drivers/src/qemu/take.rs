@@ -24,7 +24,7 @@ use super::launch::{layer_node, layer_options};
 use super::mapped_ram::{FormatError, Layout};
 use super::qmp::QmpError;
 use super::revert::on_demand;
-use super::share::share;
+use super::share::{ShareError, share};
 use super::warm::warm;
 use super::watchdog::Armed;
 use super::{Folder, Qemu, failed};
@@ -352,7 +352,7 @@ impl Shot<'_> {
             !diary.is_cancelled()
         };
         let shared = File::open(self.folder.path().join(memory_name(earlier)))
-            .map_err(FormatError::from)
+            .map_err(ShareError::from)
             .and_then(|earlier| {
                 steps::around("file share memory", || share(file, &earlier, go_on))
             });
