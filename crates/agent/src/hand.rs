@@ -133,16 +133,18 @@ impl<H: Host> Hand<H> {
     /// The effects that were begun and are not forgotten.
     pub fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
         let journaled = |id| {
-            let vm = self.journals.vm(id);
+            let begun = self.journals.begun(id).ok().flatten();
+            let vm = begun.as_ref().map(Effect::vm);
+            let files_of = begun.as_ref().map(Effect::files_of);
             let ended = !matches!(self.journals.ended(id), Ok(None));
             let described = vm.is_some_and(|vm| self.host.premises().manifest(vm).is_some());
-            (id, Journaled { vm, ended, described })
+            (id, Journaled { vm, files_of, ended, described })
         };
         self.journals.all().into_iter().map(journaled).collect()
     }
 
     /// Throws away the journal of an effect whose end could not be noted, and what it made or was
-    /// to remove, except what is recorded of its machine.
+    /// to remove, except what is recorded of the machine whose files these are.
     pub fn settle(&self, id: EffectId, recorded: Option<&OnRecord>) {
         let begun = self.journals.begun(id).ok().flatten();
         let touched = begun.and_then(|effect| Litter::touched(&effect));

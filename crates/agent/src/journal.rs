@@ -11,7 +11,7 @@ use tintype_drivers::diary::now_ms;
 use tintype_drivers::steps;
 use tintype_drivers::{Diary, Note};
 use tintype_model::effect::{Effect, Outcome};
-use tintype_model::{EffectId, Moment, VmId};
+use tintype_model::{EffectId, Moment};
 use tintype_wire::agent::Progress;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,11 +111,6 @@ impl Journals {
             Line::Begun(effect) => Some(*effect),
             Line::Noted(_) | Line::Ended(_) => None,
         }))
-    }
-
-    /// The machine that an effect is about, if that can be read.
-    pub(crate) fn vm(&self, id: EffectId) -> Option<VmId> {
-        self.begun(id).ok()?.map(|effect| effect.vm())
     }
 
     /// What is written of an effect. A line that was not written whole is as if not written.

@@ -88,6 +88,14 @@ impl Effect {
         }
     }
 
+    /// The machine whose files it makes or removes, which of cloning is the clone.
+    pub fn files_of(&self) -> VmId {
+        match self {
+            Self::CloneDisks(clone) => clone.to,
+            other => other.vm(),
+        }
+    }
+
     /// A word for logs, journals and kill points.
     pub fn word(&self) -> &'static str {
         match self {

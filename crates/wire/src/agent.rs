@@ -78,6 +78,8 @@ pub trait Agent: Send + Sync {
 pub struct Journaled {
     /// The machine it is about, if that was written down before all died.
     pub vm: Option<VmId>,
+    /// The machine whose files it makes or removes.
+    pub files_of: Option<VmId>,
     /// Whether its end is known; if not, what it made is to be settled.
     pub ended: bool,
     /// Whether there is a manifest by which the machine may be taken up.

@@ -11,8 +11,8 @@ use tintype_wire::agent::OnRecord;
 #[derive(Clone, Debug)]
 pub(super) struct Over {
     pub(super) id: EffectId,
-    /// The machine that it was about.
-    pub(super) vm: VmId,
+    /// The machine whose files it made or removed.
+    pub(super) files_of: VmId,
     /// All machines that were recorded anew by its end.
     pub(super) touched: BTreeSet<VmId>,
     /// Whether the host knows how it ended.
@@ -32,7 +32,7 @@ impl App {
             self.agent.forget(over.id).await;
             return;
         }
-        match self.on_record(over.vm).await {
+        match self.on_record(over.files_of).await {
             Ok(recorded) => self.agent.settle(over.id, recorded).await,
             Err(_) => self.still_to_let_go(over),
         }
@@ -59,10 +59,10 @@ impl App {
             if open.contains(&id) || lost {
                 continue;
             }
-            match journaled.vm {
-                Some(vm) => {
+            match journaled.vm.zip(journaled.files_of) {
+                Some((vm, files_of)) => {
                     let (touched, ended) = (BTreeSet::from([vm]), journaled.ended);
-                    self.let_go(Over { id, vm, touched, ended }).await;
+                    self.let_go(Over { id, files_of, touched, ended }).await;
                 }
                 None => self.agent.forget(id).await,
             }
