@@ -12,7 +12,7 @@ use std::time::Duration;
 use tintype_drivers::Host;
 use tintype_model::effect::{Effect, Facts, Outcome};
 use tintype_model::refusal::Code;
-use tintype_model::{EffectId, Refusal};
+use tintype_model::{EffectId, Refusal, VmId};
 use tintype_wire::agent::{Journaled, OnRecord, Progress};
 
 /// How long to wait before a journal that cannot be read is tried again.
@@ -134,11 +134,11 @@ impl<H: Host> Hand<H> {
     pub fn journaled(&self) -> BTreeMap<EffectId, Journaled> {
         let journaled = |id| {
             let begun = self.journals.begun(id).ok().flatten();
-            let vm = begun.as_ref().map(Effect::vm);
-            let files_of = begun.as_ref().map(Effect::files_of);
-            let ended = !matches!(self.journals.ended(id), Ok(None));
-            let described = vm.is_some_and(|vm| self.host.premises().manifest(vm).is_some());
-            (id, Journaled { vm, files_of, ended, described })
+            let (vm, files_of) = begun.map(|effect| (effect.vm(), effect.files_of())).unzip();
+            let unsettled = files_of.filter(|_| matches!(self.journals.ended(id), Ok(None)));
+            let has_manifest = |vm: &VmId| self.host.premises().manifest(*vm).is_some();
+            let described = vm.into_iter().chain(files_of).filter(has_manifest).collect();
+            (id, Journaled { vm, unsettled, described })
         };
         self.journals.all().into_iter().map(journaled).collect()
     }

@@ -74,16 +74,15 @@ pub trait Agent: Send + Sync {
 }
 
 /// What is known on the host of an effect that was begun there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Journaled {
     /// The machine it is about, if that was written down before all died.
     pub vm: Option<VmId>,
-    /// The machine whose files it makes or removes.
-    pub files_of: Option<VmId>,
-    /// Whether its end is known; if not, what it made is to be settled.
-    pub ended: bool,
-    /// Whether there is a manifest by which the machine may be taken up.
-    pub described: bool,
+    /// If its end is not known, the machine whose files it made or removed: these are to be
+    /// settled.
+    pub unsettled: Option<VmId>,
+    /// Its machines that have a manifest, by which they may be taken up.
+    pub described: BTreeSet<VmId>,
 }
 
 /// What is recorded of a machine.

@@ -16,3 +16,4 @@ mod scenarios;
 mod sharing;
 mod snapshots;
 mod survival;
+mod terminal;

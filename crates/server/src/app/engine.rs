@@ -182,7 +182,7 @@ impl App {
             };
             let touched = concluded.iter().flat_map(|(_, after)| after.kick.clone());
             let touched = touched.chain([operation.vm]).collect();
-            self.let_go(Over { id, files_of: operation.vm, touched, ended: true }).await;
+            self.let_go(Over { id, touched, unsettled: None }).await;
             let Some((reached, after)) = concluded else { return };
             phase = reached;
             self.carry_on(after).await;

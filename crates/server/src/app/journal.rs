@@ -11,12 +11,10 @@ use tintype_wire::agent::OnRecord;
 #[derive(Clone, Debug)]
 pub(super) struct Over {
     pub(super) id: EffectId,
-    /// The machine whose files it made or removed.
-    pub(super) files_of: VmId,
     /// All machines that were recorded anew by its end.
     pub(super) touched: BTreeSet<VmId>,
-    /// Whether the host knows how it ended.
-    pub(super) ended: bool,
+    /// If the host does not know how it ended, the machine whose files it made or removed.
+    pub(super) unsettled: Option<VmId>,
 }
 
 impl App {
@@ -28,11 +26,10 @@ impl App {
                 return self.still_to_let_go(over);
             }
         }
-        if over.ended {
-            self.agent.forget(over.id).await;
-            return;
-        }
-        match self.on_record(over.files_of).await {
+        let Some(vm) = over.unsettled else {
+            return self.agent.forget(over.id).await;
+        };
+        match self.on_record(vm).await {
             Ok(recorded) => self.agent.settle(over.id, recorded).await,
             Err(_) => self.still_to_let_go(over),
         }
@@ -55,17 +52,12 @@ impl App {
     /// needed then.
     pub(super) async fn let_go_but(&self, open: &BTreeSet<EffectId>, known: &BTreeSet<VmId>) {
         for (id, journaled) in self.agent.journaled().await {
-            let lost = journaled.described && journaled.vm.is_some_and(|vm| !known.contains(&vm));
+            let lost = !journaled.described.is_subset(known);
             if open.contains(&id) || lost {
                 continue;
             }
-            match journaled.vm.zip(journaled.files_of) {
-                Some((vm, files_of)) => {
-                    let (touched, ended) = (BTreeSet::from([vm]), journaled.ended);
-                    self.let_go(Over { id, files_of, touched, ended }).await;
-                }
-                None => self.agent.forget(id).await,
-            }
+            let (touched, unsettled) = (BTreeSet::from_iter(journaled.vm), journaled.unsettled);
+            self.let_go(Over { id, touched, unsettled }).await;
         }
     }
 

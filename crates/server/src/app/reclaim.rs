@@ -101,7 +101,7 @@ impl App {
                 Err(error) => self.wait_for_database(&error).await,
             }
         };
-        self.let_go(Over { id, files_of: vm, touched: BTreeSet::from([vm]), ended: true }).await;
+        self.let_go(Over { id, touched: BTreeSet::from([vm]), unsettled: None }).await;
         if let Some(operation) = waiting {
             if let Outcome::Failed(reason, _) = &outcome {
                 tracing::warn!(%vm, %reason, "giving space back failed");

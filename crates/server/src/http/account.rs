@@ -1,6 +1,6 @@
 //! `/v1/accounts`
 
-use super::extract::{Body, By, Paging, Params, Path, Reply, created, gone};
+use super::extract::{Body, By, Listed, Paging, Params, Path, Reply, created, gone};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
@@ -15,8 +15,8 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     By(caller): By,
     Params(paging): Params<Paging>,
-) -> Reply<Json<List<Account>>> {
-    Ok(Json(app.accounts(&caller, &paging.page()?).await?))
+) -> Reply<Listed<Account>> {
+    Ok(Listed(app.accounts(&caller, &paging.page()?).await?))
 }
 
 /// Creates an account.

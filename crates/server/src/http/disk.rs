@@ -1,6 +1,6 @@
 //! `/v1/vms/{vm}/disks`
 
-use super::extract::{Body, By, Params, Path, Reply};
+use super::extract::{Body, By, Listed, Params, Path, Reply};
 use super::openapi::DoneOrPlanned;
 use super::vm::{Acting, Removing, wait};
 use crate::app::App;
@@ -18,8 +18,8 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     By(caller): By,
     Path(vm): Path<String>,
-) -> Reply<Json<List<Disk>>> {
-    Ok(Json(List { items: app.disks(&caller, &vm).await?, next: None }))
+) -> Reply<Listed<Disk>> {
+    Ok(Listed(List { items: app.disks(&caller, &vm).await?, next: None }))
 }
 
 /// Gives a virtual machine another disk.

@@ -1,8 +1,7 @@
 //! `/v1/events`: a page of what happened, or all that happens from now on.
 
-use super::extract::{By, Params, Reply};
+use super::extract::{By, Listed, Params, Reply};
 use crate::app::App;
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
@@ -42,7 +41,7 @@ pub(super) async fn list(
     let vm = filters.vm.as_deref();
     if !text(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
         let page = app.events(&caller, vm, filters.after.as_deref(), filters.limit).await?;
-        return Ok(Json(page).into_response());
+        return Ok(Listed(page).into_response());
     }
     let after = text("last-event-id").or(filters.after.as_deref());
     let after = after.and_then(|after| after.parse().ok());

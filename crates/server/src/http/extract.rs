@@ -17,12 +17,16 @@ use tintype_store::{Cursor, Order, Page};
 use tintype_wire::rest::{List, Operation, Problem};
 use utoipa::IntoParams;
 
+/// Room for one of what a list has, as it is written, in bytes.
+const ITEM_ROOM: usize = 1024;
+
 /// Longest time a request may wait for an operation.
 const WAIT_MOST: Duration = Duration::from_secs(600);
 
-const JSON: &str = "application/json";
 /// The media type of a refusal.
 pub(super) const PROBLEM: &str = "application/problem+json";
+/// The media type of every other answer.
+pub(super) const JSON: &str = "application/json";
 
 /// A refusal as an answer.
 #[derive(Debug)]
@@ -202,10 +206,7 @@ impl<S: Send + Sync> FromRequestParts<S> for By {
     }
 }
 
-/// Room for one of what a list has, as it is written, in bytes.
-const ITEM_ROOM: usize = 1024;
-
-/// A page of a list as an answer. It is long: room is made for it once.
+/// A list as an answer. It may be long: room is made for it once.
 pub(super) struct Listed<T>(pub(super) List<T>);
 
 impl<T: Serialize> IntoResponse for Listed<T> {

@@ -1,6 +1,6 @@
 //! `/v1/hosts`, `/v1/hypervisors`, `/v1/pools`, `/health`
 
-use super::extract::{Body, By, Params, Path, Reply};
+use super::extract::{Body, By, Listed, Params, Path, Reply};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
@@ -17,8 +17,8 @@ use utoipa::IntoParams;
 /// Lists hosts.
 #[utoipa::path(get, path = "/v1/hosts", tag = "hosts",
     responses((status = 200, body = List<Host>), (status = "default", body = Problem)))]
-pub(super) async fn list(State(app): State<Arc<App>>, By(caller): By) -> Reply<Json<List<Host>>> {
-    Ok(Json(List { items: vec![app.show_host(&caller).await?], next: None }))
+pub(super) async fn list(State(app): State<Arc<App>>, By(caller): By) -> Reply<Listed<Host>> {
+    Ok(Listed(List { items: vec![app.show_host(&caller).await?], next: None }))
 }
 
 /// Shows a host.
@@ -81,8 +81,8 @@ pub(super) async fn repair(
     By(caller): By,
     Path(text): Path<String>,
     Params(trying): Params<Trying>,
-) -> Reply<Json<List<Repaired>>> {
-    Ok(Json(app.repair_host(&caller, &text, trying.dry_run).await?))
+) -> Reply<Listed<Repaired>> {
+    Ok(Listed(app.repair_host(&caller, &text, trying.dry_run).await?))
 }
 
 /// Takes up virtual machines that a host has and the database does not know, or knows as they were
@@ -95,8 +95,8 @@ pub(super) async fn adopt(
     By(caller): By,
     Path(text): Path<String>,
     Params(trying): Params<Trying>,
-) -> Reply<Json<List<Adopted>>> {
-    Ok(Json(app.adopt(&caller, &text, trying.dry_run).await?))
+) -> Reply<Listed<Adopted>> {
+    Ok(Listed(app.adopt(&caller, &text, trying.dry_run).await?))
 }
 
 /// Lists the kinds of hypervisors.
@@ -105,8 +105,8 @@ pub(super) async fn adopt(
 pub(super) async fn hypervisors(
     State(app): State<Arc<App>>,
     By(caller): By,
-) -> Reply<Json<List<Hypervisor>>> {
-    Ok(Json(List { items: app.hypervisors(&caller).await?, next: None }))
+) -> Reply<Listed<Hypervisor>> {
+    Ok(Listed(List { items: app.hypervisors(&caller).await?, next: None }))
 }
 
 /// Switches snapshots on or off for a kind of hypervisor.
@@ -126,8 +126,8 @@ pub(super) async fn edit_hypervisor(
 /// Lists pools.
 #[utoipa::path(get, path = "/v1/pools", tag = "pools",
     responses((status = 200, body = List<Pool>), (status = "default", body = Problem)))]
-pub(super) async fn pools(State(app): State<Arc<App>>, By(caller): By) -> Reply<Json<List<Pool>>> {
-    Ok(Json(List { items: vec![app.show_pool(&caller).await?], next: None }))
+pub(super) async fn pools(State(app): State<Arc<App>>, By(caller): By) -> Reply<Listed<Pool>> {
+    Ok(Listed(List { items: vec![app.show_pool(&caller).await?], next: None }))
 }
 
 /// Shows a pool.

@@ -4,12 +4,12 @@
 //! follows from the key, so that the repeated request finds it.
 
 use super::BODY_MOST;
-use super::extract::{No, operation};
+use super::extract::{JSON, No, operation};
 use crate::app::App;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -116,9 +116,7 @@ fn replay(known: Remembered) -> Response {
     let status = StatusCode::from_u16(known.status).unwrap_or(StatusCode::OK);
     let mut response = (status, known.body).into_response();
     let headers = response.headers_mut();
-    if let Ok(kind) = "application/json".parse() {
-        headers.insert(CONTENT_TYPE, kind);
-    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     if let Some(location) = known.location.and_then(|location| location.parse().ok()) {
         headers.insert(LOCATION, location);
     }

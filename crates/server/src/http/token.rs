@@ -1,10 +1,10 @@
 //! `/v1/tokens` and `/v1/sign-in`
 
-use super::extract::{Body, By, Paging, Params, Path, Reply, created, gone, id};
+use super::extract::{Body, By, Listed, Paging, Params, Path, Reply, created, gone, id};
 use crate::app::App;
+use axum::Extension;
 use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
-use axum::{Extension, Json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tintype_model::refusal::Code;
@@ -17,8 +17,8 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     By(caller): By,
     Params(paging): Params<Paging>,
-) -> Reply<Json<List<Token>>> {
-    Ok(Json(app.tokens(&caller, &paging.page()?).await?))
+) -> Reply<Listed<Token>> {
+    Ok(Listed(app.tokens(&caller, &paging.page()?).await?))
 }
 
 /// Makes a token; what it is shown by is told now and never again.

@@ -1,6 +1,6 @@
 //! `/v1/users`
 
-use super::extract::{Body, By, Paging, Params, Path, Reply, created, gone};
+use super::extract::{Body, By, Listed, Paging, Params, Path, Reply, created, gone};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
@@ -15,8 +15,8 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     By(caller): By,
     Params(paging): Params<Paging>,
-) -> Reply<Json<List<User>>> {
-    Ok(Json(app.users(&caller, &paging.page()?).await?))
+) -> Reply<Listed<User>> {
+    Ok(Listed(app.users(&caller, &paging.page()?).await?))
 }
 
 /// Creates a user.
