@@ -41,6 +41,9 @@ pub enum OpenError {
     /// The data folder cannot be used.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
+    /// Its filesystem cannot be read and written past the page cache.
+    #[error("{0}: this filesystem has no direct I/O")]
+    NoDirectIo(PathBuf),
 }
 
 /// The agent of the host we run on.
@@ -79,6 +82,8 @@ pub struct Manner {
     pub accel: Option<Accel>,
     /// How many bytes of memory are saved by precopy in a second; 0 for as many as can be.
     pub save_rate: u64,
+    /// Whether disks are read and written past the host's page cache.
+    pub direct_io: bool,
 }
 
 /// The processes beside tintype, which live on when it dies.
@@ -102,10 +107,14 @@ impl LocalAgent {
         let data = data.canonicalize().map_err(|error| OpenError::Io(data.to_owned(), error))?;
         let pool = data.join("pools/default");
         let io_error = |error| OpenError::Io(data.clone(), error);
+        if manner.direct_io && !volume::takes_direct_io(&pool).map_err(io_error)? {
+            return Err(OpenError::NoDirectIo(pool));
+        }
         let capabilities = probe(&data.join("host"), manner.accel)?;
         let watch = Arc::new(Watch::spawn(helpers.watchdog).map_err(io_error)?);
         let qemu = Qemu::new(pool.clone(), capabilities, watch, helpers.page_servers)
-            .saving_at_most(manner.save_rate);
+            .saving_at_most(manner.save_rate)
+            .direct_io(manner.direct_io);
         let files = Files::open(data.join("host/journal")).map_err(io_error)?;
         let shared = Shared {
             hand: Hand::new(qemu, Journals::on(files)),

@@ -14,6 +14,6 @@ pub use figures::rank;
 pub use libvirt::Libvirt;
 pub use plot::dots;
 pub use pool::Pool;
-pub use small_pool::{Filesystem, SmallPool};
+pub use small_pool::{Filesystem, SmallPool, as_root};
 pub use vms::{MEMORY_MIB, TestVm, new_vm};
 pub use world::World;

@@ -147,7 +147,8 @@ impl Drop for SmallPool {
     }
 }
 
-fn as_root(program: &str) -> Command {
+/// A program that is run as root, or by sudo that does not ask.
+pub fn as_root(program: &str) -> Command {
     if rustix::process::geteuid().is_root() {
         return Command::new(program);
     }

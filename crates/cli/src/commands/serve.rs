@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tintype_agent::{Helpers, LocalAgent, Manner, MixedAgent};
+use tintype_agent::{Helpers, LocalAgent, Manner, MixedAgent, OpenError};
 use tintype_drivers::qemu::{self, PageServers};
 use tintype_drivers::steps;
 use tintype_model::config::Accel as ModelAccel;
@@ -63,8 +63,11 @@ pub(crate) struct Serve {
     /// other road, as much as can be
     #[arg(long, value_parser = size::parse)]
     save_rate: Option<u64>,
-    /// A file with the keys data, listen, accel, tls_cert, tls_key, names, plain, check_every and
-    /// save_rate (in bytes); options come first
+    /// Read and write disks past the host's page cache (O_DIRECT), which is left to others then
+    #[arg(long)]
+    direct_io: bool,
+    /// A file with the keys data, listen, accel, tls_cert, tls_key, names, plain, check_every,
+    /// save_rate (in bytes) and direct_io; options come first
     #[arg(long)]
     config: Option<PathBuf>,
     /// For tests: die at step N of the first effect of a kind, such as take:12
@@ -104,6 +107,8 @@ struct Config {
     plain: bool,
     check_every: Option<NonZeroU64>,
     save_rate: Option<u64>,
+    #[serde(default)]
+    direct_io: bool,
 }
 
 fn kill_at(text: &str) -> Result<(String, u32), String> {
@@ -149,8 +154,9 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
     })?;
     let address = listener.local_addr()?;
     let save_rate = args.save_rate.or(config.save_rate).unwrap_or(0);
-    let agent = LocalAgent::open(&data, Manner { accel, save_rate }, helpers()?)
-        .map_err(|error| Failure::plain("this host cannot run guests", error.to_string()))?;
+    let direct_io = args.direct_io || config.direct_io;
+    let agent = LocalAgent::open(&data, Manner { accel, save_rate, direct_io }, helpers()?)
+        .map_err(cannot_run_guests)?;
     let agent: Arc<dyn Agent> = match args.fake_machines {
         Some(most) => Arc::new(MixedAgent::new(agent, most)),
         None => agent,
@@ -169,6 +175,14 @@ pub(crate) async fn serve(args: Serve) -> Result<(), Failure> {
     let gate = Arc::new(Gate::new(address, &names, tls.is_some()));
     line(&format!("tintype: listening on {scheme}://{address} (data {})", data.display()));
     answer(listener, tls, router(app, gate)).await
+}
+
+fn cannot_run_guests(error: OpenError) -> Failure {
+    let failure = Failure::plain("this host cannot run guests", error.to_string());
+    match error {
+        OpenError::NoDirectIo(_) => failure.hint("serve without --direct-io, or on another disk"),
+        OpenError::Probe(_) | OpenError::Io(..) => failure,
+    }
 }
 
 /// Answers requests until asked to end.

@@ -14,6 +14,7 @@ use tintype_model::snapshot::memory_name;
 pub struct Folder {
     path: PathBuf,
     user: Option<GuestUser>,
+    direct_io: bool,
 }
 
 /// The mark beside kept memory that pages of it were placed which QEMU does not know of.
@@ -24,7 +25,18 @@ pub(super) fn served_directly(kept: &Path) -> PathBuf {
 impl Folder {
     /// The folder at `path`, whose files belong to `user`.
     pub fn new(path: PathBuf, user: Option<GuestUser>) -> Self {
-        Self { path, user }
+        Self { path, user, direct_io: false }
+    }
+
+    /// Has its layers opened past the host's page cache from now on, or not.
+    #[must_use]
+    pub fn direct_io(self, direct_io: bool) -> Self {
+        Self { direct_io, ..self }
+    }
+
+    /// Whether its layers are opened past the host's page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct_io
     }
 
     /// Where it is.

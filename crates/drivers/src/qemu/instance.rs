@@ -91,6 +91,11 @@ impl Instance {
         self.process
     }
 
+    /// The folder of its machine.
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     /// The connection to it.
     pub fn qmp(&self) -> &Qmp {
         &self.qmp

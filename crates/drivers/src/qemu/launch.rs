@@ -49,13 +49,19 @@ fn short(layer: LayerId) -> String {
     layer.0.simple().to_string().split_off(2)
 }
 
-/// The options that open a layer over `backing`.
-pub(super) fn layer_options(file: LayerFile, writable: bool, backing: Option<LayerId>) -> Value {
+/// The options that open a layer over `backing`; its file is opened as the layer is.
+pub(super) fn layer_options(
+    file: LayerFile,
+    writable: bool,
+    backing: Option<LayerId>,
+    direct_io: bool,
+) -> Value {
     let mut options = json!({
         "driver": file.format.as_str(),
         "node-name": layer_node(file.id),
         "read-only": !writable,
         "discard": "unmap",
+        "cache": { "direct": direct_io },
         "file": {
             "driver": "file",
             "node-name": file_node(file.id),
@@ -116,7 +122,7 @@ pub(super) fn command(
         Begin::Load | Begin::Apart => args.console_later(number, shared),
     }
     args.guest_agent(socket(AGENT, &format!("run/{number}/agent.sock")));
-    args.disks(&launch.disks);
+    args.disks(&launch.disks, folder.is_direct());
     let taps = match begin {
         Begin::Apart => args.no_network(launch),
         Begin::Run | Begin::Held | Begin::Load => args.network(launch)?,
@@ -165,7 +171,7 @@ pub(super) fn exported(export: &Export) -> Vec<String> {
     args.board(&launch, Some(export::CODE));
     args.add("-serial", format!("chardev:{SERIAL}"));
     args.guest_agent(format!("null,id={AGENT}"));
-    args.disks(&launch.disks);
+    args.disks(&launch.disks, false);
     for (n, nic) in launch.config.nics.iter().enumerate() {
         match &nic.network {
             Network::User => args.add("-netdev", format!("user,id=net{n}")),
@@ -304,11 +310,12 @@ impl Args {
         self.add("-device", format!("virtserialport,chardev={AGENT},name=org.qemu.guest_agent.0"));
     }
 
-    fn disks(&mut self, disks: &[DiskChain]) {
+    fn disks(&mut self, disks: &[DiskChain], direct_io: bool) {
         for disk in disks {
             for (at, &file) in disk.chain.iter().enumerate().rev() {
                 let backing = disk.chain.get(at + 1).map(|beneath| beneath.id);
-                self.add("-blockdev", layer_options(file, at == 0, backing).to_string());
+                let options = layer_options(file, at == 0, backing, direct_io);
+                self.add("-blockdev", options.to_string());
             }
         }
         let data = disks.iter().filter(|disk| disk.role == Role::Data);

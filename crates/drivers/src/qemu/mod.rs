@@ -76,6 +76,8 @@ pub struct Qemu {
     /// How many bytes of memory are saved in a second at most while the guest's writes wait for
     /// nothing; 0 for as many as can be.
     save_rate: u64,
+    /// Whether layers are opened past the host's page cache.
+    direct_io: bool,
     live: Mutex<BTreeMap<VmId, Arc<Instance>>>,
     /// How machines ended that were not asked to.
     ended: Mutex<BTreeMap<VmId, VmState>>,
@@ -100,6 +102,7 @@ impl Qemu {
             page_servers,
             sweeps: take::Sweeps::default(),
             save_rate: 0,
+            direct_io: false,
             live: Mutex::default(),
             ended: Mutex::default(),
         };
@@ -112,6 +115,12 @@ impl Qemu {
     #[must_use]
     pub fn saving_at_most(self, save_rate: u64) -> Self {
         Self { save_rate, ..self }
+    }
+
+    /// Layers that are opened from now on are read and written past the host's page cache.
+    #[must_use]
+    pub fn direct_io(self, direct_io: bool) -> Self {
+        Self { direct_io, ..self }
     }
 
     /// The volume whose files the machines are made of.
@@ -185,7 +194,7 @@ impl Qemu {
 
     /// The folder of a machine.
     pub fn folder(&self, vm: VmId) -> Folder {
-        Folder::new(self.root.join(vm.to_string()), self.user)
+        Folder::new(self.root.join(vm.to_string()), self.user).direct_io(self.direct_io)
     }
 
     /// An instance of a machine that answers. A QMP server has room for one client, so one that

@@ -274,9 +274,10 @@ fn put_under(
     let Some((upper, active)) = upper_of(&live, top) else {
         return Ok(());
     };
-    instance.qmp().run(&BlockdevAdd(layer_options(fresh, false, Some(base.id))))?;
+    let direct_io = instance.folder().is_direct();
+    instance.qmp().run(&BlockdevAdd(layer_options(fresh, false, Some(base.id), direct_io)))?;
     let file = LayerFile { id: upper, format: Format::Qcow2 };
-    let mut options = layer_options(file, upper == active, Some(fresh.id));
+    let mut options = layer_options(file, upper == active, Some(fresh.id), direct_io);
     options["file"] = file_node(upper).into();
     instance.qmp().run(&BlockdevReopen { options: vec![options] })?;
     Ok(())

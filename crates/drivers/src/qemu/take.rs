@@ -156,7 +156,8 @@ impl Shot<'_> {
 
     fn open_overlays(&self) -> Result<(), TakeError> {
         for disk in &self.take.disks {
-            let mut options = layer_options(disk.overlay_file(), true, None);
+            let direct_io = self.folder.is_direct();
+            let mut options = layer_options(disk.overlay_file(), true, None, direct_io);
             options["backing"] = serde_json::Value::Null;
             self.instance.qmp().run(&BlockdevAdd(options))?;
         }

@@ -166,6 +166,25 @@ pub fn inspect(path: &Path) -> Result<Inspected, Refusal> {
     }
 }
 
+/// Whether files in a folder can be opened past the page cache (`O_DIRECT`), which is for the
+/// filesystem to say.
+///
+/// # Errors
+/// When that cannot be tried.
+pub fn takes_direct_io(folder: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = folder.join(".direct");
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW);
+    let taken = match options.open(&path) {
+        Ok(_) => true,
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => false,
+        Err(error) => return Err(error),
+    };
+    std::fs::remove_file(&path)?;
+    Ok(taken)
+}
+
 /// A read lease is granted only where nobody has the file open for writing: the kernel knows of
 /// every writer, and QEMU's own locks need not be asked.
 fn refuse_if_written(file: &std::fs::File, path: &Path) -> Result<(), Refusal> {

@@ -2,6 +2,7 @@
 //! guests at a time until the last test.
 
 mod console;
+mod direct_io;
 mod export;
 mod foreign;
 mod full_pool;
