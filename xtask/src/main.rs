@@ -85,7 +85,7 @@ enum Bench {
     /// How long a guest stands still for snapshots and reverts, as seen from outside
     Shutter {
         /// Sizes of the guest's memory in MiB, with commas between
-        #[arg(long, default_value = "1024,4096")]
+        #[arg(long, default_value = "1024,4096,8192")]
         memory: String,
         /// How often each thing is done
         #[arg(long, default_value_t = 20)]

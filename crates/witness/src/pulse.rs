@@ -2,7 +2,7 @@
 
 use crate::{Ticks, connect};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,12 +30,12 @@ impl Pulse {
         thread::spawn(move || {
             let mut known = BTreeSet::new();
             while !closed.load(Ordering::SeqCst) {
-                for (socket, inode) in sockets(&folder) {
-                    if known.contains(&inode) {
+                for (socket, which) in sockets(&folder) {
+                    if known.contains(&which) {
                         continue;
                     }
                     let Ok(stream) = connect(&socket) else { continue };
-                    known.insert(inode);
+                    known.insert(which);
                     let ticks = Arc::clone(&ticks);
                     thread::spawn(move || read(BufReader::new(stream), &ticks));
                 }
@@ -60,12 +60,14 @@ impl Drop for Pulse {
     }
 }
 
-/// The ports there are, and which they are: another process may have one at the same place.
-fn sockets(folder: &Path) -> Vec<(PathBuf, u64)> {
+/// The ports there are, and which they are: another process may have one at the same place, and the
+/// number of one that is gone.
+fn sockets(folder: &Path) -> Vec<(PathBuf, (u64, i64, i64))> {
     let runs = fs::read_dir(folder.join("run")).into_iter().flatten().flatten();
     let numbers = runs.filter(|run| run.file_name().to_string_lossy().parse::<u32>().is_ok());
     let sockets = numbers.map(|run| run.path().join("agent.sock"));
-    sockets.filter_map(|path| fs::metadata(&path).ok().map(|meta| (path, meta.ino()))).collect()
+    let which = |meta: Metadata| (meta.ino(), meta.mtime(), meta.mtime_nsec());
+    sockets.filter_map(|path| fs::metadata(&path).ok().map(|meta| (path, which(meta)))).collect()
 }
 
 fn read(mut reader: BufReader<impl std::io::Read>, ticks: &Mutex<Ticks>) {

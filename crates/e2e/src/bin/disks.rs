@@ -41,7 +41,7 @@ struct Args {
     /// With how many snapshots a guest reads and writes
     #[arg(long, default_value_t = 100)]
     snapshots: usize,
-    /// In how many rounds
+    /// In how many rounds that is measured
     #[arg(long, default_value_t = 7)]
     rounds: usize,
 }
@@ -98,7 +98,10 @@ fn main() -> Result<()> {
     let sizes = by_size(&args)?;
     let numbers = by_number(&args)?;
     println!("\nMedian by median: {sizes}; {numbers}.\n");
-    reads_and_writes(&args)
+    for (cache, options) in [("page cache", &[][..]), ("O_DIRECT", &["--direct-io"])] {
+        reads_and_writes(&args, cache, options)?;
+    }
+    Ok(())
 }
 
 /// A disk that is a thousand times as large, beside one that is not.
@@ -143,9 +146,11 @@ fn row(what: &str, ms: &[f64]) {
     println!("| {what} | {} | {least:.1} | {p50:.1} | {p99:.1} |", ms.len());
 }
 
-/// Reads and writes at random of a guest with many snapshots, beside one that has none.
-fn reads_and_writes(args: &Args) -> Result<()> {
-    let world = World::start()?;
+/// Reads and writes at random of a guest with many snapshots, beside one that has none, under a
+/// server with these options.
+fn reads_and_writes(args: &Args, cache: &str, options: &[&str]) -> Result<()> {
+    let mut world = World::start()?;
+    world.serve(options)?;
     let [none, many] = ["none", "many"].map(|name| boot(&world, name, GIB));
     let (none, many) = (none?, many?);
     for vm in [&none, &many] {
@@ -157,7 +162,7 @@ fn reads_and_writes(args: &Args) -> Result<()> {
     }
     Pool::settled(&world, &many)?;
     println!(
-        "| 4 KiB at random, a second, median | no snapshot | {} snapshots | ratio (by round) |",
+        "| {cache}, 4 KiB at random a second | no snapshot | {} snapshots | ratio (by round) |",
         args.snapshots
     );
     println!("|---|---|---|---|");
@@ -171,7 +176,7 @@ fn reads_and_writes(args: &Args) -> Result<()> {
                 .and_then(|()| compare("written meanwhile", Io::Write, &none, &many, args.rounds));
         over.store(true, Ordering::SeqCst);
         let taken = taking.join().expect("no taker panics")?;
-        println!("\nMeanwhile {taken} more were taken.");
+        println!("\nMeanwhile {taken} more were taken.\n");
         compared
     })
 }

@@ -2,7 +2,9 @@
 //! back after a revert, as seen from outside: by ticks that are 1 ms apart.
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +22,11 @@ const SETTLE: Duration = Duration::from_millis(300);
 const DIRTIED: u64 = 13_000;
 /// Blocks that the guest writes to each of two disks, a second.
 const WRITTEN: u64 = 500;
+/// A guest is booted anew once for so many of the other runs.
+const FRESH: usize = 2;
+/// What is written to see how fast the disk is: so many blocks of so many bytes.
+const WRITTEN_TO_SEE: usize = 512;
+const WRITTEN_AT_ONCE: usize = 1 << 20;
 /// The kind of snapshot that holds memory.
 const MEMORY: &str = "disk-and-memory";
 
@@ -32,6 +39,9 @@ struct Args {
     /// How often each thing is done
     #[arg(long, default_value_t = 20)]
     runs: usize,
+    /// What is measured [default: all at the first size, precopy and revert at the others]
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
     /// A folder to draw pictures in, one for each size
     #[arg(long)]
     pictures: Option<PathBuf>,
@@ -43,16 +53,38 @@ struct Args {
     at_least: Option<f64>,
 }
 
+/// A part of what there is to measure.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The first snapshot with memory of a guest that has touched hardly any of it
+    First,
+    /// A snapshot with memory, saved behind the guest's back
+    Background,
+    /// A snapshot with memory, saved while the guest runs
+    Precopy,
+    /// A snapshot of the disks
+    Disk,
+    /// Deleting one, and the merge that follows
+    Delete,
+    /// Going back to one with memory
+    Revert,
+}
+
+/// What is measured at the first size; of guests that are larger it is what grows with memory.
+const ALL: &[Part] =
+    &[Part::First, Part::Background, Part::Precopy, Part::Disk, Part::Delete, Part::Revert];
+const LARGER: &[Part] = &[Part::Precopy, Part::Revert];
+
 /// What was measured of one thing, run after run.
 struct Row {
-    what: &'static str,
+    what: String,
     memory: u64,
     taken: Vec<f64>,
 }
 
 impl Row {
-    fn new(what: &'static str, memory: u64) -> Self {
-        Self { what, memory, taken: Vec::new() }
+    fn new(what: impl Into<String>, memory: u64) -> Self {
+        Self { what: what.into(), memory, taken: Vec::new() }
     }
 
     fn add(&mut self, took: Duration) {
@@ -65,7 +97,7 @@ impl Row {
 
     fn print(&self) {
         if !self.taken.is_empty() {
-            let (what, memory) = (self.what, self.memory as f64 / 1024.0);
+            let (what, memory) = (&self.what, self.memory as f64 / 1024.0);
             let (least, p50, p99) = (self.at(0), self.at(50), self.at(99));
             let runs = self.taken.len();
             println!("| {what}, {memory} GiB | {runs} | {least:.1} | {p50:.1} | {p99:.1} |");
@@ -75,8 +107,11 @@ impl Row {
 
 const CREATE: &str = "create disk-and-memory, background: standstill";
 const PRECOPY: &str = "create disk-and-memory, precopy: standstill";
+const FIRST: &str = "create disk-and-memory, first of a fresh guest: standstill";
 const REVERT: &str = "revert: request to first tick";
 const WORST: &str = "revert: worst of the next ten seconds, % of ticks";
+/// What is told of a row with this is no time.
+const SHARE: char = '%';
 const INTERNAL: &str = "libvirt, internal create: standstill";
 const EXTERNAL: &str = "libvirt, external live create with memory: standstill";
 const LIBVIRT_REVERT: &str = "libvirt, revert: request to first tick";
@@ -88,8 +123,10 @@ const COMPARED: [(&[&str], &str); 3] =
 fn main() -> Result<()> {
     let args = Args::parse();
     let mut rows = Vec::new();
-    for &memory in &args.memory {
-        rows.extend(measure(memory, args.runs)?);
+    for (n, &memory) in args.memory.iter().enumerate() {
+        let usual = if n == 0 { ALL } else { LARGER };
+        let parts = if args.only.is_empty() { usual } else { &args.only };
+        rows.extend(measure(memory, args.runs, parts)?);
         if args.libvirt_runs > 0 {
             rows.extend(Compared::boot(memory)?.measure(args.libvirt_runs)?);
         }
@@ -108,8 +145,8 @@ fn main() -> Result<()> {
 
 /// Draws all that was measured in milliseconds of a guest with so much memory.
 fn draw(folder: &Path, rows: &[Row], memory: u64) -> Result<()> {
-    let of_this = rows.iter().filter(|row| row.memory == memory && row.what != WORST);
-    let drawn: Vec<_> = of_this.map(|row| (row.what.to_owned(), row.taken.clone())).collect();
+    let of_this = rows.iter().filter(|row| row.memory == memory && !row.what.contains(SHARE));
+    let drawn: Vec<_> = of_this.map(|row| (row.what.clone(), row.taken.clone())).collect();
     let gib = memory as f64 / 1024.0;
     let picture = folder.join(format!("shutter-{gib}gib.svg"));
     dots(&picture, &format!("A guest of {gib} GiB, seen from outside; a dot is a run"), &drawn)
@@ -119,7 +156,7 @@ fn draw(folder: &Path, rows: &[Row], memory: u64) -> Result<()> {
 fn ratios(rows: &[Row], memory: &[u64]) -> Vec<(String, f64)> {
     let mut ratios = Vec::new();
     for &memory in memory {
-        let row = |what| rows.iter().find(|row| (row.what, row.memory) == (what, memory));
+        let row = |what: &str| rows.iter().find(|row| row.what == what && row.memory == memory);
         for (ours, theirs) in COMPARED {
             let ours = ours.iter().filter_map(|&what| row(what)).map(|row| row.at(50));
             if let (Some(ours), Some(theirs)) = (ours.min_by(f64::total_cmp), row(theirs)) {
@@ -213,6 +250,12 @@ impl Compared {
     }
 }
 
+/// A snapshot of this kind, by this road.
+fn new(kind: &str, road: Option<&str>) -> NewSnapshot {
+    let [kind, road] = [Some(kind), road].map(|word| word.map(str::to_owned));
+    NewSnapshot { kind, road, ..NewSnapshot::default() }
+}
+
 struct Bench {
     world: World,
     vm: TestVm,
@@ -220,27 +263,29 @@ struct Bench {
     memory: u64,
 }
 
-fn measure(memory: u64, runs: usize) -> Result<Vec<Row>> {
+fn measure(memory: u64, runs: usize, parts: &[Part]) -> Result<Vec<Row>> {
     let world = World::start()?;
     let vm = TestVm::from(&world, &new_vm("shutter", memory, 2)?)?;
-    vm.start(&world)?;
-    make_busy(&vm.guest)?;
     let pulse = Pulse::follow(vm.folder().to_owned());
     let bench = Bench { world, vm, pulse, memory };
+    let mut rows = Vec::new();
+    if parts.contains(&Part::First) {
+        rows.extend(bench.first_of_a_fresh_guest(runs.div_ceil(FRESH))?);
+    }
+    bench.vm.start(&bench.world)?;
+    make_busy(&bench.vm.guest)?;
     thread::sleep(Duration::from_secs(1));
     bench.usual()?;
-    let mut rows = Vec::new();
-    for (kind, road, told) in [
-        (MEMORY, Some("background"), [CREATE, "create disk-and-memory, background: told"]),
-        (MEMORY, Some("precopy"), [PRECOPY, "create disk-and-memory, precopy: told"]),
-        ("disk", None, ["create disk: standstill", "create disk: told"]),
-    ] {
-        let [kind, road] = [Some(kind), road].map(|word| word.map(str::to_owned));
-        let new = NewSnapshot { kind, road, ..NewSnapshot::default() };
-        rows.extend(bench.creates(&new, told, runs)?);
+    for part in parts {
+        rows.extend(match part {
+            Part::First => Vec::new(),
+            Part::Background => bench.creates(&new(MEMORY, Some("background")), runs)?,
+            Part::Precopy => bench.creates(&new(MEMORY, Some("precopy")), runs)?,
+            Part::Disk => bench.creates(&new("disk", None), runs)?,
+            Part::Delete => bench.deletes(runs)?,
+            Part::Revert => bench.reverts(runs)?,
+        });
     }
-    rows.extend(bench.deletes(runs)?);
-    rows.extend(bench.reverts(runs)?);
     Ok(rows)
 }
 
@@ -257,22 +302,74 @@ impl Bench {
         Ok(rate)
     }
 
-    fn creates(&self, new: &NewSnapshot, told: [&'static str; 2], runs: usize) -> Result<Vec<Row>> {
-        let [mut standstill, mut told] = told.map(|what| Row::new(what, self.memory));
+    /// The first snapshot with memory of a guest that was just booted, and only ticks.
+    fn first_of_a_fresh_guest(&self, runs: usize) -> Result<Vec<Row>> {
+        let mut standstill = Row::new(FIRST, self.memory);
+        for _ in 0..runs {
+            self.vm.start(&self.world)?;
+            self.vm.guest.tick(TICK_US)?;
+            thread::sleep(Duration::from_secs(1));
+            let from = Instant::now();
+            let first = self.vm.snapshot(&self.world, "first", MEMORY)?;
+            thread::sleep(SETTLE);
+            let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
+            standstill.add(gap.length);
+            self.world.post(&self.vm.path("/stop"), &serde_json::json!({ "force": true }))?;
+            self.vm.delete(&self.world, &first, "one")?;
+            Pool::settled(&self.world, &self.vm)?;
+        }
+        Ok(vec![standstill])
+    }
+
+    fn creates(&self, new: &NewSnapshot, runs: usize) -> Result<Vec<Row>> {
+        let what: Vec<&str> = new.kind.iter().chain(&new.road).map(String::as_str).collect();
+        let what = what.join(", ");
+        let row = |of: &str| Row::new(format!("create {what}: {of}"), self.memory);
+        let [mut standstill, mut told] = [row("standstill"), row("told")];
+        let mut speed = row("memory written, % of the disk's speed");
+        let mut kept = row("ticks meanwhile, % of the usual");
+        let usual = self.usual()?;
+        let saves = new.kind.as_deref() == Some(MEMORY);
         for n in 0..runs {
             let name = format!("s{n}");
+            let disk = saves.then(|| self.disk_speed()).transpose()?;
             let from = Instant::now();
             let new = NewSnapshot { name: Some(name.clone()), ..new.clone() };
             self.world.post(&self.vm.path("/snapshots"), &new)?;
+            let took = from.elapsed();
+            let ticks = self.pulse.ticks().count(from, from + took) as f64;
             thread::sleep(SETTLE);
             let snapshot = self.vm.named(&self.world, &name)?;
             let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
-            standstill.add(gap.length);
+            let (length, at) = (gap.length, gap.from.saturating_duration_since(from));
+            eprintln!("{what}: there after {took:?}; stood still for {length:?}, {at:?} after");
+            standstill.add(length);
             told.add(Duration::from_millis(snapshot.pause_ms.unwrap_or_default()));
+            if let Some(disk) = disk {
+                let written = snapshot.memory_bytes as f64 / took.as_secs_f64();
+                speed.taken.push(written * 100.0 / disk);
+                kept.taken.push(ticks * 100.0 / (usual * took.as_secs_f64()));
+            }
             self.vm.delete(&self.world, &snapshot, "one")?;
             Pool::settled(&self.world, &self.vm)?;
         }
-        Ok(vec![standstill, told])
+        Ok(vec![standstill, told, speed, kept])
+    }
+
+    /// What is written in a second beside the machine's files, one block after the other, until it
+    /// is on disk: in bytes.
+    fn disk_speed(&self) -> Result<f64> {
+        let block: Vec<u8> = (0..WRITTEN_AT_ONCE).map(|n| ((n * n) >> 7) as u8).collect();
+        let path = self.vm.folder().with_file_name(".speed");
+        let begun = Instant::now();
+        let mut file = File::create(&path)?;
+        for _ in 0..WRITTEN_TO_SEE {
+            file.write_all(&block)?;
+        }
+        file.sync_data()?;
+        let took = begun.elapsed();
+        fs::remove_file(&path)?;
+        Ok((WRITTEN_AT_ONCE * WRITTEN_TO_SEE) as f64 / took.as_secs_f64())
     }
 
     /// Deletes a snapshot; the guest is watched until its layer is merged.
