@@ -8,7 +8,7 @@ CARGO ?= cargo
 
 demo: guest
 	$(CARGO) build --quiet --package tintype --package tintype-e2e
-	$(CARGO) run --quiet --package tintype-e2e --bin demo -- $(DEMO_ARGS)
+	$${CARGO_TARGET_DIR:-target}/debug/demo $(DEMO_ARGS)
 
 test: guest
 	scripts/test
