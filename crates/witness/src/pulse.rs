@@ -60,8 +60,8 @@ impl Drop for Pulse {
     }
 }
 
-/// The ports there are, and which they are: another process may have one at the same place, and the
-/// number of one that is gone.
+/// The ports there are, and which they are: another process may have one at the same place, with
+/// the inode of one that is gone.
 fn sockets(folder: &Path) -> Vec<(PathBuf, (u64, i64, i64))> {
     let runs = fs::read_dir(folder.join("run")).into_iter().flatten().flatten();
     let numbers = runs.filter(|run| run.file_name().to_string_lossy().parse::<u32>().is_ok());

@@ -278,6 +278,7 @@ fn measure(memory: u64, runs: usize, parts: &[Part]) -> Result<Vec<Row>> {
     bench.usual()?;
     for part in parts {
         rows.extend(match part {
+            // Was measured before this guest was booted.
             Part::First => Vec::new(),
             Part::Background => bench.creates(&new(MEMORY, Some("background")), runs)?,
             Part::Precopy => bench.creates(&new(MEMORY, Some("precopy")), runs)?,
