@@ -1,6 +1,6 @@
 //! The fast ticks at the agent's port, of every process that is or becomes the machine.
 
-use crate::{Ticks, connect};
+use crate::{Ticks, connect, watch_first};
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// How often a machine's folder is looked at for another process. It has the port long before it
 /// ticks.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Follows the fast ticks of a machine; they have to be switched on in the guest (`tick US`).
 #[derive(Debug)]
@@ -71,6 +71,7 @@ fn sockets(folder: &Path) -> Vec<(PathBuf, (u64, i64, i64))> {
 }
 
 fn read(mut reader: BufReader<impl std::io::Read>, ticks: &Mutex<Ticks>) {
+    watch_first();
     let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
         let now = Instant::now();

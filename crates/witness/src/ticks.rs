@@ -46,12 +46,16 @@ impl Ticks {
         self.seen.iter().filter(|&&(at, _)| from <= at && at < to).count()
     }
 
-    /// The longest time without ticks that lies at least partly in a stretch of time.
-    pub fn largest_gap(&self, from: Instant, to: Instant) -> Option<Gap> {
+    /// The times without ticks that lie at least partly in a stretch of time.
+    pub fn gaps(&self, from: Instant, to: Instant) -> impl Iterator<Item = Gap> {
         let gaps = self.seen.windows(2).map(|pair| (pair[0].0, pair[1].0));
-        gaps.filter(|&(before, after)| after > from && before < to)
+        gaps.filter(move |&(before, after)| after > from && before < to)
             .map(|(before, after)| Gap { from: before, length: after - before })
-            .max_by_key(|gap| gap.length)
+    }
+
+    /// The longest of them.
+    pub fn largest_gap(&self, from: Instant, to: Instant) -> Option<Gap> {
+        self.gaps(from, to).max_by_key(|gap| gap.length)
     }
 }
 

@@ -3,14 +3,16 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
+use rustix::fs::{Advice, fadvise};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 use std::thread;
 use std::time::{Duration, Instant};
 use tintype_e2e::{Libvirt, Pool, TestVm, World, dots, new_vm, rank};
 use tintype_wire::rest::{NewSnapshot, Operation, Revert, Snapshot};
-use tintype_witness::{Guest, Pulse};
+use tintype_witness::{Gap, Guest, Pulse, Steal, Ticks};
 
 /// Time between two ticks, in microseconds.
 const TICK_US: u64 = 1000;
@@ -80,15 +82,22 @@ struct Row {
     what: String,
     memory: u64,
     taken: Vec<f64>,
+    /// Of standstills, what they would have been without what the host took.
+    own: Vec<f64>,
 }
 
 impl Row {
     fn new(what: impl Into<String>, memory: u64) -> Self {
-        Self { what: what.into(), memory, taken: Vec::new() }
+        Self { what: what.into(), memory, taken: Vec::new(), own: Vec::new() }
     }
 
     fn add(&mut self, took: Duration) {
         self.taken.push(took.as_secs_f64() * 1000.0);
+    }
+
+    fn add_seen(&mut self, seen: Standstill) {
+        self.add(seen.gap.length);
+        self.own.push(seen.own.as_secs_f64() * 1000.0);
     }
 
     fn at(&self, percent: usize) -> f64 {
@@ -100,8 +109,44 @@ impl Row {
             let (what, memory) = (&self.what, self.memory as f64 / 1024.0);
             let (least, p50, p99) = (self.at(0), self.at(50), self.at(99));
             let runs = self.taken.len();
-            println!("| {what}, {memory} GiB | {runs} | {least:.1} | {p50:.1} | {p99:.1} |");
+            print!("| {what}, {memory} GiB | {runs} | {least:.1} | {p50:.1} | {p99:.1} |");
+            let own = (!self.own.is_empty()).then(|| rank(&self.own, 99));
+            println!(" {} |", own.map(|own| format!("{own:.1}")).unwrap_or_default());
         }
+    }
+}
+
+/// The longest time that a guest stood still.
+#[derive(Clone, Copy)]
+struct Standstill {
+    gap: Gap,
+    /// The longest there would have been without what the host took.
+    own: Duration,
+}
+
+/// What is seen of a guest from outside, and of the machine that it runs on.
+struct Watch {
+    pulse: Pulse,
+    steal: Steal,
+}
+
+impl Watch {
+    fn follow(folder: &Path) -> Self {
+        Self { pulse: Pulse::follow(folder.to_owned()), steal: Steal::watch() }
+    }
+
+    fn ticks(&self) -> MutexGuard<'_, Ticks> {
+        self.pulse.ticks()
+    }
+
+    fn standstill(&self, from: Instant, to: Instant) -> Result<Standstill> {
+        let ticks = self.ticks();
+        let gap = ticks.largest_gap(from, to).context("it ticks")?;
+        let own = |gap: Gap| {
+            gap.length.saturating_sub(self.steal.within(gap.from, gap.from + gap.length))
+        };
+        let own = ticks.gaps(from, to).map(own).max().unwrap_or_default();
+        Ok(Standstill { gap, own })
     }
 }
 
@@ -109,6 +154,13 @@ const CREATE: &str = "create disk-and-memory, background: standstill";
 const PRECOPY: &str = "create disk-and-memory, precopy: standstill";
 const FIRST: &str = "create disk-and-memory, first of a fresh guest: standstill";
 const REVERT: &str = "revert: request to first tick";
+const COLD: &str = "revert, cold: request to first tick";
+/// The next snapshot after a revert, once memory is in, by the road that is taken if nobody says
+/// which, and by one.
+const AGAIN: [(&str, Option<&str>); 2] = [
+    ("revert: the next memory snapshot, standstill", None),
+    ("revert: the next memory snapshot, precopy, standstill", Some("precopy")),
+];
 const WORST: &str = "revert: worst of the next ten seconds, % of ticks";
 /// What is told of a row with this is no time.
 const SHARE: char = '%';
@@ -133,7 +185,8 @@ fn main() -> Result<()> {
     }
     let ratios = ratios(&rows, &args.memory);
     print_ratios(&ratios);
-    println!("| what | runs | least ms | p50 ms | p99 ms |\n|---|---|---|---|---|");
+    println!("| what | runs | least ms | p50 ms | p99 ms | p99 less steal |");
+    println!("|---|---|---|---|---|---|");
     rows.iter().for_each(Row::print);
     let draw = |folder: PathBuf| args.memory.iter().try_for_each(|&m| draw(&folder, &rows, m));
     args.pictures.map_or(Ok(()), draw)?;
@@ -188,10 +241,10 @@ fn make_busy(guest: &Guest) -> Result<()> {
 }
 
 /// When a guest that was gone back to ticked first: its numbers are lower then.
-fn first_tick(pulse: &Pulse, last: u64, from: Instant) -> Result<Instant> {
+fn first_tick(watch: &Watch, last: u64, from: Instant) -> Result<Instant> {
     let until = Instant::now() + Duration::from_secs(120);
     loop {
-        if let Some(first) = pulse.ticks().first_below(last, from) {
+        if let Some(first) = watch.ticks().first_below(last, from) {
             return Ok(first);
         }
         ensure!(Instant::now() < until, "the guest is not back");
@@ -199,10 +252,24 @@ fn first_tick(pulse: &Pulse, last: u64, from: Instant) -> Result<Instant> {
     }
 }
 
+/// Has the files in a folder read from the disk when they are read next.
+fn evict(folder: &Path) -> Result<()> {
+    for file in fs::read_dir(folder)? {
+        let file = file?;
+        if file.file_type()?.is_file() {
+            let file = File::open(file.path())?;
+            // Only what is on disk is forgotten.
+            file.sync_data()?;
+            fadvise(&file, 0, None, Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}
+
 /// The same guest under libvirt.
 struct Compared {
     libvirt: Libvirt,
-    pulse: Pulse,
+    watch: Watch,
     memory: u64,
 }
 
@@ -210,16 +277,16 @@ impl Compared {
     fn boot(memory: u64) -> Result<Self> {
         let libvirt = Libvirt::boot(memory)?;
         make_busy(&libvirt.guest)?;
-        let pulse = Pulse::follow(libvirt.folder().to_owned());
+        let watch = Watch::follow(libvirt.folder());
         thread::sleep(Duration::from_secs(1));
-        Ok(Self { libvirt, pulse, memory })
+        Ok(Self { libvirt, watch, memory })
     }
 
     fn measure(mut self, runs: usize) -> Result<Vec<Row>> {
         let mut internal = Row::new(INTERNAL, self.memory);
         for n in 0..runs {
             let name = format!("s{n}");
-            internal.add(self.standstill(|libvirt| libvirt.internal(&name))?);
+            internal.add_seen(self.standstill(|libvirt| libvirt.internal(&name))?);
             self.libvirt.delete(&name)?;
         }
         let mut back = Row::new(LIBVIRT_REVERT, self.memory);
@@ -227,26 +294,25 @@ impl Compared {
         for _ in 0..runs {
             // Long enough that it goes back by some ticks.
             thread::sleep(Duration::from_secs(2));
-            let last = self.pulse.ticks().last_number().context("it ticks")?;
+            let last = self.watch.ticks().last_number().context("it ticks")?;
             let from = Instant::now();
             self.libvirt.revert("base")?;
-            back.add(first_tick(&self.pulse, last, from)? - from);
+            back.add(first_tick(&self.watch, last, from)? - from);
         }
         self.libvirt.delete("base")?;
         let mut external = Row::new(EXTERNAL, self.memory);
         for n in 0..runs {
             let name = format!("e{n}");
-            external.add(self.standstill(|libvirt| libvirt.external(&name))?);
+            external.add_seen(self.standstill(|libvirt| libvirt.external(&name))?);
         }
         Ok(vec![internal, external, back])
     }
 
-    fn standstill(&mut self, act: impl FnOnce(&mut Libvirt) -> Result<()>) -> Result<Duration> {
+    fn standstill(&mut self, act: impl FnOnce(&mut Libvirt) -> Result<()>) -> Result<Standstill> {
         let from = Instant::now();
         act(&mut self.libvirt)?;
         thread::sleep(SETTLE);
-        let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
-        Ok(gap.length)
+        self.watch.standstill(from, Instant::now())
     }
 }
 
@@ -259,15 +325,15 @@ fn new(kind: &str, road: Option<&str>) -> NewSnapshot {
 struct Bench {
     world: World,
     vm: TestVm,
-    pulse: Pulse,
+    watch: Watch,
     memory: u64,
 }
 
 fn measure(memory: u64, runs: usize, parts: &[Part]) -> Result<Vec<Row>> {
     let world = World::start()?;
     let vm = TestVm::from(&world, &new_vm("shutter", memory, 2)?)?;
-    let pulse = Pulse::follow(vm.folder().to_owned());
-    let bench = Bench { world, vm, pulse, memory };
+    let watch = Watch::follow(vm.folder());
+    let bench = Bench { world, vm, watch, memory };
     let mut rows = Vec::new();
     if parts.contains(&Part::First) {
         rows.extend(bench.first_of_a_fresh_guest(runs.div_ceil(FRESH))?);
@@ -295,7 +361,7 @@ impl Bench {
     fn usual(&self) -> Result<f64> {
         let from = Instant::now();
         thread::sleep(Duration::from_secs(3));
-        let ticks = self.pulse.ticks();
+        let ticks = self.watch.ticks();
         let rate = ticks.count(from, Instant::now()) as f64 / 3.0;
         let gap = ticks.largest_gap(from, Instant::now()).context("it ticks")?.length;
         ensure!(rate > 50.0, "the guest ticks {rate:.0} times a second only");
@@ -313,8 +379,7 @@ impl Bench {
             let from = Instant::now();
             let first = self.vm.snapshot(&self.world, "first", MEMORY)?;
             thread::sleep(SETTLE);
-            let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
-            standstill.add(gap.length);
+            standstill.add_seen(self.watch.standstill(from, Instant::now())?);
             self.world.post(&self.vm.path("/stop"), &serde_json::json!({ "force": true }))?;
             self.vm.delete(&self.world, &first, "one")?;
             Pool::settled(&self.world, &self.vm)?;
@@ -338,13 +403,13 @@ impl Bench {
             let new = NewSnapshot { name: Some(name.clone()), ..new.clone() };
             self.world.post(&self.vm.path("/snapshots"), &new)?;
             let took = from.elapsed();
-            let ticks = self.pulse.ticks().count(from, from + took) as f64;
+            let ticks = self.watch.ticks().count(from, from + took) as f64;
             thread::sleep(SETTLE);
             let snapshot = self.vm.named(&self.world, &name)?;
-            let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
-            let (length, at) = (gap.length, gap.from.saturating_duration_since(from));
+            let seen = self.watch.standstill(from, Instant::now())?;
+            let (length, at) = (seen.gap.length, seen.gap.from.saturating_duration_since(from));
             eprintln!("{what}: there after {took:?}; stood still for {length:?}, {at:?} after");
-            standstill.add(length);
+            standstill.add_seen(seen);
             told.add(Duration::from_millis(snapshot.pause_ms.unwrap_or_default()));
             if let Some(disk) = disk {
                 let written = snapshot.memory_bytes as f64 / took.as_secs_f64();
@@ -370,6 +435,8 @@ impl Bench {
         file.sync_data()?;
         let took = begun.elapsed();
         fs::remove_file(&path)?;
+        // What comes next is not to wait for what that left to do.
+        thread::sleep(SETTLE);
         Ok((WRITTEN_AT_ONCE * WRITTEN_TO_SEE) as f64 / took.as_secs_f64())
     }
 
@@ -385,8 +452,7 @@ impl Bench {
             let _: Operation = self.world.wait(self.world.client().delete(&path))?;
             answered.add(from.elapsed());
             Pool::settled(&self.world, &self.vm)?;
-            let gap = self.pulse.ticks().largest_gap(from, Instant::now()).context("it ticks")?;
-            standstill.add(gap.length);
+            standstill.add_seen(self.watch.standstill(from, Instant::now())?);
         }
         Ok(vec![answered, standstill])
     }
@@ -394,38 +460,57 @@ impl Bench {
     fn reverts(&self, runs: usize) -> Result<Vec<Row>> {
         let base = self.vm.snapshot(&self.world, "base", MEMORY)?;
         let usual = self.usual()?;
-        let mut back = Row::new(REVERT, self.memory);
-        let mut standstill = Row::new("revert: standstill", self.memory);
-        let mut worst = Row::new(WORST, self.memory);
-        let mut whole = Row::new("revert: first tick until memory is in", self.memory);
-        let mut again = Row::new("revert: the next memory snapshot, standstill", self.memory);
+        let row = |what: &str| Row::new(what, self.memory);
+        let [mut back, mut standstill, mut worst] = [REVERT, "revert: standstill", WORST].map(row);
+        let mut whole = row("revert: first tick until memory is in");
+        let mut again = AGAIN.map(|(what, road)| (row(what), new(MEMORY, road)));
         for n in 0..runs {
             let (from, first) = self.revert(&base)?;
             back.add(first - from);
-            if n % 4 == 1 {
+            if n % 2 == 1 {
                 whole.add(self.memory_in()?.saturating_duration_since(first));
             }
             // Long enough that the next revert goes back by some ticks.
             thread::sleep(Duration::from_secs(2).saturating_sub(first.elapsed()));
-            let gap = self.pulse.ticks().largest_gap(from, first + SETTLE);
-            standstill.add(gap.context("it ticks")?.length);
+            standstill.add_seen(self.watch.standstill(from, first + SETTLE)?);
             if n % 4 == 0 {
                 thread::sleep(AFTER.saturating_sub(first.elapsed()));
-                let ticks = self.pulse.ticks();
+                let ticks = self.watch.ticks();
                 let second = |n| first + Duration::from_secs(n);
                 let counts = (0..AFTER.as_secs()).map(|n| ticks.count(second(n), second(n + 1)));
                 let fewest = counts.min().unwrap_or(0);
                 worst.taken.push(fewest as f64 * 100.0 / usual);
-            } else if n % 4 == 1 {
-                let from = Instant::now();
-                let next = self.vm.snapshot(&self.world, "next", MEMORY)?;
-                let gap = self.pulse.ticks().largest_gap(from, Instant::now());
-                again.add(gap.context("it ticks")?.length);
-                self.vm.delete(&self.world, &next, "one")?;
+            } else if n % 2 == 1 {
+                let (seen, new) = &mut again[n / 2 % AGAIN.len()];
+                seen.add_seen(self.next(new)?);
             }
             Pool::settled(&self.world, &self.vm)?;
         }
-        Ok(vec![back, standstill, worst, whole, again])
+        let [mut cold, mut cold_standstill] = [COLD, "revert, cold: standstill"].map(row);
+        for _ in 0..runs.div_ceil(4) {
+            evict(self.vm.folder())?;
+            let (from, first) = self.revert(&base)?;
+            cold.add(first - from);
+            thread::sleep(SETTLE);
+            cold_standstill.add_seen(self.watch.standstill(from, first + SETTLE)?);
+            self.memory_in()?;
+            thread::sleep(Duration::from_secs(2).saturating_sub(first.elapsed()));
+            Pool::settled(&self.world, &self.vm)?;
+        }
+        let again = again.map(|(seen, _)| seen);
+        let rows = [back, standstill, worst, whole, cold, cold_standstill];
+        Ok(rows.into_iter().chain(again).collect())
+    }
+
+    /// How long the guest stands still for the next snapshot, once memory is in.
+    fn next(&self, new: &NewSnapshot) -> Result<Standstill> {
+        let from = Instant::now();
+        let operation = self.world.post(&self.vm.path("/snapshots"), new)?;
+        let seen = self.watch.standstill(from, Instant::now())?;
+        let id = operation.snapshot.context("the operation names the snapshot")?;
+        let next = self.world.get(&format!("/v1/snapshots/{id}"))?;
+        self.vm.delete(&self.world, &next, "one")?;
+        Ok(seen)
     }
 
     /// When no memory is kept to be served any more.
@@ -440,10 +525,10 @@ impl Bench {
 
     /// Goes back; answers when it was asked for, and when the guest that was taken ticked first.
     fn revert(&self, to: &Snapshot) -> Result<(Instant, Instant)> {
-        let at = self.pulse.ticks().last_number().context("it ticks")?;
+        let at = self.watch.ticks().last_number().context("it ticks")?;
         let from = Instant::now();
         let path = format!("/v1/snapshots/{}/revert", to.id);
         self.world.post(&path, &Revert::default())?;
-        Ok((from, first_tick(&self.pulse, at, from)?))
+        Ok((from, first_tick(&self.watch, at, from)?))
     }
 }
