@@ -170,6 +170,12 @@ pub struct MigrateSetParameters {
     /// How long the guest may be held, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime_limit: Option<u64>,
+    /// How much is written in a second while it is held, in bytes: to tell how long that takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avail_switchover_bandwidth: Option<u64>,
+    /// How many threads save memory that is saved by several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multifd_channels: Option<usize>,
 }
 
 impl MigrateSetParameters {
@@ -178,9 +184,19 @@ impl MigrateSetParameters {
         Self { max_bandwidth: Some(max_bandwidth), ..Self::default() }
     }
 
-    /// The guest is held when the rest takes no longer than this, in milliseconds.
-    pub fn rest_within(downtime_limit: u64) -> Self {
-        Self { downtime_limit: Some(downtime_limit), ..Self::default() }
+    /// The guest is held when the rest takes no longer than this, in milliseconds, at so many bytes
+    /// a second.
+    pub fn rest_within(downtime_limit: u64, bytes_a_second: u64) -> Self {
+        Self {
+            downtime_limit: Some(downtime_limit),
+            avail_switchover_bandwidth: Some(bytes_a_second),
+            ..Self::default()
+        }
+    }
+
+    /// So many threads save memory.
+    pub fn threads(multifd_channels: usize) -> Self {
+        Self { multifd_channels: Some(multifd_channels), ..Self::default() }
     }
 }
 

@@ -25,6 +25,7 @@ mod revert;
 mod share;
 mod stream;
 mod take;
+mod urgent;
 mod verify;
 mod warm;
 mod watchdog;

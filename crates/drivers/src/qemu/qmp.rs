@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::commands::Command;
+use super::urgent::Urgent;
 
 /// Longest line taken from QEMU, in bytes.
 const LINE_MOST: u64 = 16 << 20;
@@ -100,7 +101,11 @@ impl Qmp {
         stream.set_read_timeout(None)?;
         let inbox = Arc::new(Inbox::default());
         let theirs = Arc::clone(&inbox);
-        thread::Builder::new().name("qmp".to_owned()).spawn(move || theirs.fill(reader))?;
+        thread::Builder::new().name("qmp".to_owned()).spawn(move || {
+            // Who holds a guest waits for what is read here.
+            let _urgent = Urgent::begin();
+            theirs.fill(reader);
+        })?;
         let qmp = Self { stream: Mutex::new((stream, 0)), inbox };
         let id = qmp.ask("qmp_capabilities", &json!({}), None)?;
         qmp.inbox.reply("qmp_capabilities", id)?;

@@ -13,6 +13,7 @@ use super::launch::{Begin, join_console};
 use super::mapped_ram::{FormatError, Layout};
 use super::page_server::Job;
 use super::qmp::QmpError;
+use super::urgent::Urgent;
 use super::watchdog::Heal;
 use super::{Folder, Qemu, failed};
 use crate::diary::{Diary, Note};
@@ -118,7 +119,7 @@ fn take_over(qemu: &Qemu, revert: &Revert, diary: &mut dyn Diary) -> Result<Fact
     folder.set_current(new.number());
     diary.note(Note::Resumed { pause_ms })?;
     if let Some(old) = old {
-        old.process().kill();
+        old.process().kill_gently();
     }
     folder.clear_instances(Some(new.number()));
     qemu.set_live(vm, Arc::new(new));
@@ -301,6 +302,7 @@ fn switch(
     old: Option<&Instance>,
     new: &Instance,
 ) -> Result<(), RevertError> {
+    let _urgent = Urgent::begin();
     let armed = match old {
         Some(old) => Some(qemu.watch.arm(Heal::GoOn {
             old: old.process(),

@@ -7,6 +7,7 @@
 //! `take/recover.rs`.
 
 mod background;
+mod behind;
 mod precopy;
 mod recover;
 
@@ -121,7 +122,7 @@ impl Shot<'_> {
             return Err(TakeError::Cancelled);
         }
         if let (Some(memory), Road::Precopy) = (&memory, self.road) {
-            match self.save_then_hold(qemu, diary) {
+            match self.save_then_hold(qemu, memory, diary) {
                 Err(TakeError::TooFast) if self.take.turns_beyond_ms.is_some() => {
                     self.turn(diary)?
                 }
@@ -237,9 +238,15 @@ impl Shot<'_> {
     fn switch_capabilities(&self, state: bool) -> Result<(), QmpError> {
         let capabilities: &[&str] = match self.road {
             // Whatever was switched on.
-            _ if !state => &["background-snapshot", "pause-before-switchover", "mapped-ram"],
+            _ if !state => &[
+                "background-snapshot",
+                "pause-before-switchover",
+                "mapped-ram",
+                "multifd",
+                "events",
+            ],
             Road::Background => &["background-snapshot", "mapped-ram"],
-            Road::Precopy => &["pause-before-switchover", "mapped-ram"],
+            Road::Precopy => &["pause-before-switchover", "mapped-ram", "events"],
         };
         self.instance.qmp().run(&MigrateSetCapabilities::switch(capabilities, state)).map(drop)
     }

@@ -18,6 +18,7 @@ use crate::diary::{Diary, Note, now_ms};
 use crate::qemu::Qemu;
 use crate::qemu::commands::{MigrateCancel, MigrationInfo, MigrationStatus, QueryMigrate, Stop};
 use crate::qemu::stream::PAGE;
+use crate::qemu::urgent::Urgent;
 use crate::qemu::watchdog::Heal;
 use std::fs::File;
 use std::sync::Mutex;
@@ -70,6 +71,7 @@ impl Shot<'_> {
         memory: Option<&File>,
         diary: &mut dyn Diary,
     ) -> Result<(), TakeError> {
+        let _urgent = Urgent::begin();
         let armed = qemu.watch.arm(Heal::Resume { socket: self.instance.watch_socket() })?;
         diary.note(Note::Stopping { at_ms: now_ms() })?;
         let mut begun = Instant::now();

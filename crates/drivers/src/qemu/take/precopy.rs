@@ -8,34 +8,56 @@
 //! ```
 //! What is saved is memory of the instant of the switch, because nothing runs in between.
 
-use super::{POLL, Shot, TakeError, check_save, elapsed_ms, save};
+use super::behind::Behind;
+use super::{Shot, TakeError, check_save, elapsed_ms, save};
 use crate::diary::{Diary, Note, now_ms};
 use crate::qemu::Qemu;
 use crate::qemu::commands::{
-    MigrateContinue, MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate,
+    MigrateContinue, MigrateSetCapabilities, MigrateSetParameters, MigrationInfo, MigrationStatus,
+    QueryMigrate,
 };
+use crate::qemu::stream::PAGE;
+use crate::qemu::urgent::Urgent;
 use crate::qemu::watchdog::{Armed, Heal};
+use std::fs::{self, File};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How often it is looked how far QEMU is, which says by itself when it holds the guest: each
+/// answer takes processors' time from guests.
+const LOOK: Duration = Duration::from_millis(10);
 /// How often the watchdog is told that all is well while memory is saved.
 const RENEWED: Duration = Duration::from_millis(500);
+/// What QEMU calls it when a save has come to another state.
+const PROGRESS: &str = "MIGRATION";
 /// How long saving the last of it may take, in milliseconds, so that it is begun.
 const REST_MS: u64 = 2;
+/// How fast, in bytes a second. QEMU would go by how fast it was until then, but that was memory
+/// that lies together, and the last of it are pages here and there.
+const REST_RATE: u64 = 500 << 20;
 /// After so many rounds through memory more is allowed for the last of it, twice as much each time.
 const ROUNDS: u64 = 4;
 /// What is allowed at most, if this road is to be taken whatever it costs.
 const REST_MOST_MS: u64 = 512;
+/// More threads than this are not asked to save memory.
+const THREADS_MOST: usize = 4;
 
 impl Shot<'_> {
     /// Saves memory and switches the disks at the end of it.
     pub(super) fn save_then_hold(
         &mut self,
         qemu: &Qemu,
+        memory: &File,
         diary: &mut dyn Diary,
     ) -> Result<(), TakeError> {
+        // By several where the kernel keeps all of it, and it may come as fast as it can.
+        let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+        let quick = self.save_rate == 0 && self.take.memory_bytes < dirty_room(&vmstat);
+        // Before this thread is urgent, which what it starts would be as well.
+        let behind = if quick { None } else { Some(Behind::begin(memory)?) };
+        let _urgent = Urgent::begin();
         let armed = qemu.watch.arm(Heal::EndSave { socket: self.instance.watch_socket() })?;
-        let waited = self.wait_until_held(&armed, diary);
+        let waited = self.wait_until_held(behind, &armed, diary);
         let held = waited.and_then(|()| self.switch_and_finish(diary));
         let completed = Instant::now();
         if held.is_err() {
@@ -48,10 +70,20 @@ impl Shot<'_> {
     }
 
     /// Saves until QEMU holds the guest for what is left.
-    fn wait_until_held(&self, armed: &Armed<'_>, diary: &mut dyn Diary) -> Result<(), TakeError> {
+    fn wait_until_held(
+        &self,
+        behind: Option<Behind>,
+        armed: &Armed<'_>,
+        diary: &mut dyn Diary,
+    ) -> Result<(), TakeError> {
         let qmp = self.instance.qmp();
         let mut rest_ms = REST_MS;
-        qmp.run(&MigrateSetParameters::rest_within(rest_ms))?;
+        qmp.forget_events(PROGRESS);
+        qmp.run(&MigrateSetParameters::rest_within(rest_ms, REST_RATE))?;
+        if behind.is_none() {
+            qmp.run(&MigrateSetParameters::threads(threads()))?;
+            qmp.run(&MigrateSetCapabilities::switch(&["multifd"], true))?;
+        }
         qmp.run(&save())?;
         let mut renewed = Instant::now();
         loop {
@@ -64,18 +96,21 @@ impl Shot<'_> {
                 return Err(TakeError::Cancelled);
             }
             tell(&info, diary);
+            if let Some(behind) = &behind {
+                behind.pause(is_nearly_through(&info));
+            }
             while allowed_ms(&info) > rest_ms {
                 rest_ms *= 2;
                 if rest_ms > self.take.turns_beyond_ms.unwrap_or(REST_MOST_MS) {
                     return Err(TakeError::TooFast);
                 }
-                qmp.run(&MigrateSetParameters::rest_within(rest_ms))?;
+                qmp.run(&MigrateSetParameters::rest_within(rest_ms, REST_RATE))?;
             }
             if renewed.elapsed() > RENEWED {
                 armed.renew()?;
                 renewed = Instant::now();
             }
-            thread::sleep(POLL);
+            qmp.wait_for(LOOK, |event| event.name == PROGRESS);
         }
     }
 
@@ -111,14 +146,57 @@ impl Shot<'_> {
     }
 }
 
+/// How many threads save memory: half of this host's processors are left to its guests.
+fn threads() -> usize {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, THREADS_MOST)
+}
+
+/// How much more may be written to files before the kernel begins to send it to the disk, in bytes.
+/// What is saved faster than the disk takes it keeps everybody else from the disk then, and the
+/// guest would be held for as long as flushing its disks takes.
+///
+/// Source: the kernel's `mm/vmstat.c`; all are numbers of pages.
+fn dirty_room(vmstat: &str) -> u64 {
+    let pages = |name: &str| {
+        let line = vmstat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let dirty = pages("nr_dirty") + pages("nr_writeback");
+    pages("nr_dirty_background_threshold").saturating_sub(dirty) * PAGE
+}
+
 fn tell(info: &MigrationInfo, diary: &mut dyn Diary) {
     if let Some(ram) = info.ram.as_ref().filter(|ram| ram.total > 0) {
         diary.tell("saving memory", 1.0 - ram.remaining as f64 / ram.total as f64);
     }
 }
 
+/// Whether the guest may be held soon, whose disks are flushed then.
+fn is_nearly_through(info: &MigrationInfo) -> bool {
+    info.ram.as_ref().is_some_and(|ram| ram.remaining < ram.total / 64)
+}
+
 /// How long saving the last of it may take after so many rounds.
 fn allowed_ms(info: &MigrationInfo) -> u64 {
     let rounds = info.ram.as_ref().map_or(0, |ram| ram.dirty_sync_count);
     REST_MS << rounds.saturating_sub(ROUNDS).min(16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PAGE, dirty_room};
+
+    #[test]
+    fn room_is_what_is_left_until_the_kernel_begins_to_write() {
+        let vmstat = |dirty| {
+            format!(
+                "nr_dirty {dirty}\nnr_writeback 5\nnr_writeback_temp 7\n\
+                 nr_dirty_threshold 900\nnr_dirty_background_threshold 300\n"
+            )
+        };
+        assert_eq!(dirty_room(&vmstat(100)), 195 * PAGE);
+        assert_eq!(dirty_room(&vmstat(400)), 0);
+        assert_eq!(dirty_room(""), 0);
+    }
 }
