@@ -129,9 +129,9 @@ impl Shared {
         let mut buffer = [0; 8192];
         let mut looked = Instant::now();
         while !self.closed.load(Ordering::SeqCst) {
-            let look = stream.is_none() || looked.elapsed() >= LOOK;
-            let now = if look { fs::canonicalize(&self.link).ok() } else { None };
-            if look {
+            let mut now = None;
+            if stream.is_none() || looked.elapsed() >= LOOK {
+                now = fs::canonicalize(&self.link).ok();
                 looked = Instant::now();
             }
             if now.is_some() && now != target || stream.is_none() {

@@ -66,9 +66,8 @@ fn watch(processor: usize, away: &Mutex<Vec<Away>>, closed: &AtomicBool) {
     if sched_setaffinity(None, &only).is_err() || !watch_first() {
         return;
     }
-    let mut due = Instant::now();
     while !closed.load(Ordering::SeqCst) {
-        due = Instant::now().max(due) + LOOK;
+        let due = Instant::now() + LOOK;
         thread::sleep(LOOK);
         let now = Instant::now();
         if now.saturating_duration_since(due) > LATE {

@@ -51,8 +51,6 @@ const FDSET: u32 = 7;
 /// How long memory may be joined into huge pages ahead, for each GiB: the moment that was asked for
 /// must not become another.
 const JOINING: Duration = Duration::from_millis(800);
-/// How often it is looked how far QEMU is.
-const POLL: Duration = Duration::from_millis(1);
 /// Answers that take longer than this while memory is saved count as standstill.
 const PROMPT: Duration = Duration::from_millis(5);
 

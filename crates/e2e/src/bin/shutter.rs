@@ -322,6 +322,10 @@ fn new(kind: &str, road: Option<&str>) -> NewSnapshot {
     NewSnapshot { kind, road, ..NewSnapshot::default() }
 }
 
+fn named(name: &str, new: &NewSnapshot) -> NewSnapshot {
+    NewSnapshot { name: Some(name.to_owned()), ..new.clone() }
+}
+
 struct Bench {
     world: World,
     vm: TestVm,
@@ -400,8 +404,7 @@ impl Bench {
             let name = format!("s{n}");
             let disk = saves.then(|| self.disk_speed()).transpose()?;
             let from = Instant::now();
-            let new = NewSnapshot { name: Some(name.clone()), ..new.clone() };
-            self.world.post(&self.vm.path("/snapshots"), &new)?;
+            self.world.post(&self.vm.path("/snapshots"), &named(&name, new))?;
             let took = from.elapsed();
             let ticks = self.watch.ticks().count(from, from + took) as f64;
             thread::sleep(SETTLE);
@@ -463,7 +466,7 @@ impl Bench {
         let row = |what: &str| Row::new(what, self.memory);
         let [mut back, mut standstill, mut worst] = [REVERT, "revert: standstill", WORST].map(row);
         let mut whole = row("revert: first tick until memory is in");
-        let mut again = AGAIN.map(|(what, road)| (row(what), new(MEMORY, road)));
+        let mut again = AGAIN.map(|(what, road)| (row(what), named("next", &new(MEMORY, road))));
         for n in 0..runs {
             let (from, first) = self.revert(&base)?;
             back.add(first - from);
@@ -505,10 +508,9 @@ impl Bench {
     /// How long the guest stands still for the next snapshot, once memory is in.
     fn next(&self, new: &NewSnapshot) -> Result<Standstill> {
         let from = Instant::now();
-        let operation = self.world.post(&self.vm.path("/snapshots"), new)?;
+        self.world.post(&self.vm.path("/snapshots"), new)?;
         let seen = self.watch.standstill(from, Instant::now())?;
-        let id = operation.snapshot.context("the operation names the snapshot")?;
-        let next = self.world.get(&format!("/v1/snapshots/{id}"))?;
+        let next = self.vm.named(&self.world, "next")?;
         self.vm.delete(&self.world, &next, "one")?;
         Ok(seen)
     }

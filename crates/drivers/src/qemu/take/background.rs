@@ -13,7 +13,7 @@
 //! and protected anything. If that cannot be told for sure, the save is given up, and is done
 //! once more with the guest stopped before.
 
-use super::{FDSET, POLL, PROMPT, Shot, TakeError, check_save, elapsed_ms, is_saving, save};
+use super::{FDSET, PROMPT, Shot, TakeError, check_save, elapsed_ms, is_saving, save};
 use crate::diary::{Diary, Note, now_ms};
 use crate::qemu::Qemu;
 use crate::qemu::commands::{MigrateCancel, MigrationInfo, MigrationStatus, QueryMigrate, Stop};
@@ -25,6 +25,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How often it is looked how far QEMU is.
+const POLL: Duration = Duration::from_millis(1);
 /// How long memory may take to be protected before the snapshot is given up.
 const ARMING: Duration = Duration::from_secs(3);
 /// How much of the sweep that is expected may go by before the guest is stopped, in per cent: it
