@@ -126,6 +126,8 @@ impl Work<'_> {
                 if self.uses(child)? {
                     self.commit(instance, child, into, &mark)?;
                 }
+                // QEMU flushes what it closes, and the guest waits for it.
+                let _ = self.volume().sync(self.vm, child);
                 let _ = instance.qmp().run(&BlockdevDel { node_name: layer_node(child.id) });
             }
             _ if mark.exists() => {}
@@ -166,7 +168,7 @@ impl Work<'_> {
                 auto_finalize: false,
             })?;
         }
-        self.see_through(instance, &id, into, mark)?;
+        self.see_through(instance, &id, [child, into], mark)?;
         if instance.is_alive() && self.uses(child)? {
             let _ = fs::remove_file(mark);
             let ours = |event: &super::qmp::Event| event.data["device"] == id.as_str();
@@ -184,7 +186,7 @@ impl Work<'_> {
         &self,
         instance: &Instance,
         id: &str,
-        into: LayerFile,
+        layers: [LayerFile; 2],
         mark: &Path,
     ) -> Result<(), ReclaimError> {
         let qmp = instance.qmp();
@@ -207,8 +209,10 @@ impl Work<'_> {
             } else if self.give_way.load(Ordering::SeqCst) && completing.is_none() && !cancelled {
                 cancelled = qmp.run(&BlockJobCancel { device: device(), force: true }).is_ok();
             } else if state.ready && completing.is_none() && !cancelled {
-                // QEMU flushes it while the guest stands still: what is on disk need not be then.
-                let _ = self.volume().sync(self.vm, into);
+                // QEMU flushes them while the guest stands still: what is on disk need not be then.
+                for layer in layers {
+                    let _ = self.volume().sync(self.vm, layer);
+                }
                 completing = Some(arm()?);
                 qmp.run(&BlockJobComplete { device: device() })?;
             }
