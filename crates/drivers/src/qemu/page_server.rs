@@ -8,6 +8,7 @@ mod pages;
 mod touched;
 
 use self::pages::Pages;
+use self::touched::Touched;
 use super::direct::Direct;
 use super::folder::served_directly;
 use super::huge_pages::{Haste, join};
@@ -140,12 +141,17 @@ pub fn run(job: &str) -> Result<(), ServeError> {
 fn serve(job: &Job) -> Result<(), ServeError> {
     let file = File::open(&job.memory)?;
     let layout = Layout::read(&file)?;
+    let before = job.touched.as_deref().map(|touched| (Touched::read(touched, &layout), touched));
+    if let Some((before, _)) = &before {
+        // While the machine starts.
+        before.read_ahead(&file, &layout);
+    }
     let stream = reach(job)?;
     rustix::net::sockopt::set_socket_send_buffer_size(&stream, ON_THE_WAY)
         .map_err(io::Error::from)?;
     let mut pages = Pages::new(job, &file, &layout, stream)?;
-    match &job.touched {
-        Some(touched) => pages.serve_from_the_beginning(touched)?,
+    match before {
+        Some((before, touched)) => pages.serve_from_the_beginning(before, touched)?,
         None => pages.go_on()?,
     }
     match pages.close()? {

@@ -1,6 +1,6 @@
 //! Which pages are sent to the machine, and when.
 
-use super::touched::Touched;
+use super::touched::{Page, Touched};
 use super::{Job, PATIENCE, ServeError};
 use crate::qemu::direct::Direct;
 use crate::qemu::folder::served_directly;
@@ -31,9 +31,6 @@ const QUIET: Duration = Duration::from_millis(300);
 const BRIEF: Duration = Duration::from_millis(60);
 /// For so long after a machine began to run, it is remembered what it waited for.
 const REMEMBERED: Duration = Duration::from_millis(600);
-/// How many of the pages that were touched first the last time are sent before the machine runs,
-/// which waits for these; the others are the first behind.
-const FORESEEN_MOST: usize = 2048;
 /// How long to rest between two strides, so that the machine has time for itself.
 const REST: Duration = Duration::from_micros(30);
 
@@ -99,13 +96,16 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// Has the machine run, and serves it.
-    pub(super) fn serve_from_the_beginning(&mut self, touched: &Path) -> Result<(), ServeError> {
+    /// Has the machine run, which touched some pages `before` first, and serves it.
+    pub(super) fn serve_from_the_beginning(
+        &mut self,
+        before: Touched,
+        touched: &Path,
+    ) -> Result<(), ServeError> {
         let devices = self.layout.devices(self.file)?;
-        let before = Touched::read(touched, self.layout);
         let begun = Instant::now();
         self.stream.write_all(&opening(self.layout))?;
-        let (first, second) = before.0.split_at(before.0.len().min(FORESEEN_MOST));
+        let (first, second) = before.foreseen();
         self.send_foreseen(first)?;
         self.stream.write_all(&order_to_run(&devices))?;
         self.runs_at = Instant::now();
@@ -189,7 +189,7 @@ impl<'a> Pages<'a> {
     }
 
     /// Sends what was touched first the last time, before the machine runs.
-    fn send_foreseen(&mut self, touched: &[(usize, u64)]) -> Result<(), ServeError> {
+    fn send_foreseen(&mut self, touched: &[Page]) -> Result<(), ServeError> {
         let ahead: BTreeSet<_> = touched.iter().collect();
         let mut part = Part::new(self.layout.section);
         for (n, &&(block, page)) in ahead.iter().enumerate() {
@@ -205,7 +205,7 @@ impl<'a> Pages<'a> {
     /// Sends every page that has content, those that are waited for first, and for a while only
     /// those; then what is `likely`. Pages of zeros are sent only to who waits: memory that was
     /// never filled is zero.
-    fn send_all(&mut self, likely: &[(usize, u64)]) -> Result<(), ServeError> {
+    fn send_all(&mut self, likely: &[Page]) -> Result<(), ServeError> {
         let quiet = |direct: bool| if direct { BRIEF } else { QUIET };
         while self.runs_at.elapsed() < quiet(self.direct.is_some()) {
             self.answer(Duration::from_millis(1))?;
@@ -379,7 +379,7 @@ impl Bits {
 
 #[cfg(test)]
 mod tests {
-    use super::{Job, Layout, PAGE, Pages};
+    use super::{Job, Layout, PAGE, Pages, Touched};
     use crate::qemu::mapped_ram::Block;
     use crate::qemu::process::Process;
     use crate::qemu::stream::{DESCRIPTION, END};
@@ -421,7 +421,8 @@ mod tests {
     fn serve(job: &Job, layout: &Layout, stream: UnixStream) -> u32 {
         let file = File::open(&job.memory).unwrap();
         let mut pages = Pages::new(job, &file, layout, stream).unwrap();
-        pages.serve_from_the_beginning(job.touched.as_ref().unwrap()).unwrap();
+        let touched = job.touched.as_ref().unwrap();
+        pages.serve_from_the_beginning(Touched::default(), touched).unwrap();
         pages.close().unwrap()
     }
 

@@ -2,15 +2,24 @@
 
 use crate::qemu::mapped_ram::Layout;
 use crate::qemu::stream::PAGE;
-use std::fs;
+use rustix::fs::{Advice, fadvise};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::num::NonZeroU64;
 use std::path::Path;
 
 /// How many pages are remembered as touched first.
 const TOUCHED_MOST: usize = 8192;
+/// How many of them are sent before the machine runs, which waits for these; the others are the
+/// first behind.
+const FORESEEN_MOST: usize = 2048;
+
+/// The number of a block, and that of a page within it.
+pub(super) type Page = (usize, u64);
 
 /// The pages that were waited for, in this order.
 #[derive(Default)]
-pub(super) struct Touched(pub(super) Vec<(usize, u64)>);
+pub(super) struct Touched(pub(super) Vec<Page>);
 
 impl Touched {
     /// What was written of a memory file earlier; nothing if there is no such thing.
@@ -20,10 +29,27 @@ impl Touched {
             let number = |at: usize| record[at..at + 4].try_into().map_or(0, u32::from_be_bytes);
             (number(0) as usize, u64::from(number(4)))
         });
-        let there = |&(block, page): &(usize, u64)| {
+        let there = |&(block, page): &Page| {
             layout.blocks.get(block).is_some_and(|block| page < block.length / PAGE)
         };
         Self(pages.filter(there).collect())
+    }
+
+    /// Has the kernel read them from a memory file together, and not one after the other as they
+    /// are sent.
+    pub(super) fn read_ahead(&self, file: &File, layout: &Layout) {
+        for pages in self.0.chunks(FORESEEN_MOST) {
+            let in_order: BTreeSet<_> = pages.iter().collect();
+            for &&(block, page) in &in_order {
+                let at = layout.blocks[block].pages_at + page * PAGE;
+                let _ = fadvise(file, at, NonZeroU64::new(PAGE), Advice::WillNeed);
+            }
+        }
+    }
+
+    /// The first of them, which are sent before the machine runs, and the others.
+    pub(super) fn foreseen(&self) -> (&[Page], &[Page]) {
+        self.0.split_at(self.0.len().min(FORESEEN_MOST))
     }
 
     pub(super) fn add(&mut self, block: usize, page: u64) {
@@ -41,7 +67,7 @@ impl Touched {
 
     /// Keeps it for the next time; without it that one is slower.
     pub(super) fn write(&self, path: &Path) {
-        let record = |&(block, page): &(usize, u64)| {
+        let record = |&(block, page): &Page| {
             [(block as u32).to_be_bytes(), (page as u32).to_be_bytes()].concat()
         };
         let bytes: Vec<u8> = self.0.iter().flat_map(record).collect();
