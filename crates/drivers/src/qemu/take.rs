@@ -244,7 +244,7 @@ impl Shot<'_> {
                 "events",
             ],
             Road::Background => &["background-snapshot", "mapped-ram"],
-            Road::Precopy => &["pause-before-switchover", "mapped-ram", "events"],
+            Road::Precopy => &["pause-before-switchover", "mapped-ram", "multifd", "events"],
         };
         self.instance.qmp().run(&MigrateSetCapabilities::switch(capabilities, state)).map(drop)
     }

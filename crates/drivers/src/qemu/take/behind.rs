@@ -1,58 +1,207 @@
-//! Memory that is saved for longer than the kernel keeps it is sent to the disk from the beginning.
+//! Memory that is saved is sent to the disk from the beginning, and comes as fast as the disk
+//! takes it.
+//!
 //! Left alone, the kernel begins once a tenth of what memory is free is dirty, and writes all of
 //! that as fast as it can: whoever else wants the disk or a processor waits meanwhile, and a guest
-//! was seen to stand still for half a second.
+//! was seen to stand still for half a second. Here little is under way at any time, and nothing
+//! once the guest may be held, whose disks are flushed then.
 
-use std::fs::File;
+use crate::qemu::stream::PAGE;
+use crate::qemu::urgent::Urgent;
+use std::fs::{self, File};
 use std::io;
+use std::mem;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-/// How often what has been written since is sent.
-const SENT: Duration = Duration::from_millis(20);
+/// What is sent at once, in bytes.
+const STRETCH: u64 = 4 << 20;
+/// How many stretches are under way: enough that the disk has something to do, and so few that
+/// whoever flushes waits for milliseconds.
+const UNDER_WAY: u64 = 8;
+/// How often it is looked whether there is more.
+const LOOK: Duration = Duration::from_millis(3);
+/// However little room the kernel has, the disk may be so far behind, in bytes.
+const BEHIND_LEAST: u64 = 64 << 20;
+/// However much it has, no further: a save has not ended before the disk has everything.
+const BEHIND_MOST: u64 = 512 << 20;
+/// What comes while the disk catches up, in bytes a second: QEMU takes 0 for no bound.
+const TRICKLE: u64 = 1 << 20;
 
 /// While it lives, a file is sent to the disk as it is written. Who drops it does not wait for what
 /// is under way.
 pub(super) struct Behind {
-    paused: Arc<AtomicBool>,
+    way: Arc<Way>,
+    pace: Pace,
+}
+
+/// How far a file has come, in bytes from its beginning.
+#[derive(Default)]
+struct Way {
+    written: AtomicU64,
+    sent: AtomicU64,
+    left: AtomicBool,
 }
 
 impl Behind {
-    /// Begins to send what is written to a file.
-    pub(super) fn begin(file: &File) -> io::Result<Self> {
+    /// Begins to send what is written to a file, at most at this rate, in bytes a second; 0 for as
+    /// fast as can be.
+    pub(super) fn begin(file: &File, rate: u64) -> io::Result<Self> {
         let file = file.try_clone()?;
-        let paused = Arc::<AtomicBool>::default();
-        let theirs = Arc::downgrade(&paused);
-        thread::Builder::new().name("behind".to_owned()).spawn(move || follow(&file, &theirs))?;
-        Ok(Self { paused })
+        let way = Arc::<Way>::default();
+        let theirs = Arc::downgrade(&way);
+        thread::Builder::new().name("behind".to_owned()).spawn(move || send_all(&file, &theirs))?;
+        let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+        Ok(Self { way, pace: Pace::new(rate, dirty_room(&vmstat)) })
     }
 
-    /// Whether the disk is left to others for now.
-    pub(super) fn pause(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
+    /// So much of the file is written; answers at what rate more may come, if that is another.
+    pub(super) fn follow(&mut self, written: u64) -> Option<u64> {
+        self.way.written.store(written, Ordering::Relaxed);
+        if self.way.left.load(Ordering::Relaxed) {
+            // Nobody catches up any more: who waited for that would wait for ever.
+            return self.pace.changes(0);
+        }
+        self.pace.changes(written.saturating_sub(self.way.sent.load(Ordering::Relaxed)))
+    }
+
+    /// Leaves the disk to others from now on; answers as [`Behind::follow`] does.
+    pub(super) fn leave(&mut self) -> Option<u64> {
+        self.way.left.store(true, Ordering::Relaxed);
+        self.pace.changes(0)
     }
 }
 
-fn follow(file: &File, paused: &Weak<AtomicBool>) {
-    while let Some(paused) = paused.upgrade() {
-        if !paused.load(Ordering::Relaxed)
-            && let Err(error) = send(file)
-        {
+fn send_all(file: &File, way: &Weak<Way>) {
+    // It takes little time, and the disk has nothing to do until it has had its turn.
+    let _urgent = Urgent::begin();
+    while let Some(way) = way.upgrade().filter(|way| !way.left.load(Ordering::Relaxed)) {
+        let sent = way.sent.load(Ordering::Relaxed);
+        if sent + STRETCH > way.written.load(Ordering::Relaxed) {
+            drop(way);
+            thread::sleep(LOOK);
+            continue;
+        }
+        if let Err(error) = send(file, sent) {
             tracing::debug!(%error, "memory is sent to the disk when the kernel sees fit");
+            way.sent.store(u64::MAX, Ordering::Relaxed);
             return;
         }
-        drop(paused);
-        thread::sleep(SENT);
+        way.sent.store(sent + STRETCH, Ordering::Relaxed);
     }
 }
 
-/// Has all that is dirty of a file written, and does not wait until it is.
-fn send(file: &File) -> io::Result<()> {
+/// Has a stretch written, and waits until an earlier one is.
+fn send(file: &File, at: u64) -> io::Result<()> {
+    on_stretch(file, at, libc::SYNC_FILE_RANGE_WRITE)?;
+    match at.checked_sub(UNDER_WAY * STRETCH) {
+        Some(earlier) => on_stretch(file, earlier, libc::SYNC_FILE_RANGE_WAIT_BEFORE),
+        None => Ok(()),
+    }
+}
+
+fn on_stretch(file: &File, at: u64, act: libc::c_uint) -> io::Result<()> {
+    let (at, length) = (at as i64, STRETCH as i64);
     // SAFETY: the descriptor is open as long as the file is borrowed, and no memory is named.
-    let done =
-        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    let done = unsafe { libc::sync_file_range(file.as_raw_fd(), at, length, act) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// At what rate memory may come, so that the disk is not so far behind that the kernel steps in.
+struct Pace {
+    /// While the disk follows, in bytes a second.
+    rate: u64,
+    /// How far behind it may be, in bytes.
+    most: u64,
+    held: bool,
+}
+
+impl Pace {
+    /// Half of the kernel's room is left to others.
+    fn new(rate: u64, room: u64) -> Self {
+        Self { rate, most: (room / 2).clamp(BEHIND_LEAST, BEHIND_MOST), held: false }
+    }
+
+    /// With the disk so far behind; answers the rate if it is another from now on.
+    fn changes(&mut self, behind: u64) -> Option<u64> {
+        let held = behind > if self.held { self.most / 2 } else { self.most };
+        let changed = mem::replace(&mut self.held, held) != held;
+        changed.then_some(if held { TRICKLE } else { self.rate })
+    }
+}
+
+/// How much more may be written to files before the kernel begins to send it to the disk, in bytes.
+///
+/// Source: the kernel's `mm/vmstat.c`; all are numbers of pages.
+fn dirty_room(vmstat: &str) -> u64 {
+    let pages = |name: &str| {
+        let line = vmstat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let dirty = pages("nr_dirty") + pages("nr_writeback");
+    pages("nr_dirty_background_threshold").saturating_sub(dirty) * PAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BEHIND_LEAST, BEHIND_MOST, Behind, PAGE, Pace, STRETCH, TRICKLE, dirty_room};
+    use std::sync::atomic::Ordering;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn room_is_what_is_left_until_the_kernel_begins_to_write() {
+        let vmstat = |dirty| {
+            format!(
+                "nr_dirty {dirty}\nnr_writeback 5\nnr_writeback_temp 7\n\
+                 nr_dirty_threshold 900\nnr_dirty_background_threshold 300\n"
+            )
+        };
+        assert_eq!(dirty_room(&vmstat(100)), 195 * PAGE);
+        assert_eq!(dirty_room(&vmstat(400)), 0);
+        assert_eq!(dirty_room(""), 0);
+    }
+
+    #[test]
+    fn memory_comes_slowly_until_the_disk_has_caught_up() {
+        let mut pace = Pace::new(7, 256 << 20);
+        let most = 128 << 20;
+        assert_eq!(pace.changes(most), None);
+        assert_eq!(pace.changes(most + 1), Some(TRICKLE));
+        assert_eq!(pace.changes(most / 2 + 1), None, "it has caught up in part");
+        assert_eq!(pace.changes(most / 2), Some(7));
+        assert_eq!(pace.changes(0), None);
+        assert_eq!(Pace::new(0, 0).most, BEHIND_LEAST);
+        assert_eq!(Pace::new(0, u64::MAX).most, BEHIND_MOST);
+    }
+
+    #[test]
+    fn what_is_written_is_sent_until_the_disk_is_left_to_others() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 * STRETCH).unwrap();
+        let mut behind = Behind::begin(&file, 0).unwrap();
+        assert_eq!(behind.follow(2 * STRETCH), None);
+        let sent = || behind.way.sent.load(Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(10);
+        while sent() < 2 * STRETCH {
+            assert!(Instant::now() < until, "nothing is sent");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(sent(), 2 * STRETCH, "no more than was written");
+        behind.leave();
+        behind.follow(4 * STRETCH);
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(behind.way.sent.load(Ordering::Relaxed), 2 * STRETCH);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_disk_that_was_left_to_others() {
+        let mut behind = Behind::begin(&tempfile::tempfile().unwrap(), 7).unwrap();
+        let far = 1 << 40;
+        assert_eq!(behind.follow(far), Some(TRICKLE));
+        assert_eq!(behind.leave(), Some(7));
+        assert_eq!(behind.follow(far), None);
+    }
 }

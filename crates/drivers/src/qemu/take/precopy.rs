@@ -13,13 +13,11 @@ use super::{Shot, TakeError, check_save, elapsed_ms, save};
 use crate::diary::{Diary, Note, now_ms};
 use crate::qemu::Qemu;
 use crate::qemu::commands::{
-    MigrateContinue, MigrateSetCapabilities, MigrateSetParameters, MigrationInfo, MigrationStatus,
-    QueryMigrate,
+    MigrateContinue, MigrateSetParameters, MigrationInfo, MigrationStatus, QueryMigrate,
 };
-use crate::qemu::stream::PAGE;
 use crate::qemu::urgent::Urgent;
 use crate::qemu::watchdog::{Armed, Heal};
-use std::fs::{self, File};
+use std::fs::File;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,6 +39,8 @@ const ROUNDS: u64 = 4;
 const REST_MOST_MS: u64 = 512;
 /// More threads than this are not asked to save memory.
 const THREADS_MOST: usize = 4;
+/// However little memory there is, it is nearly through when so much is left, in bytes.
+const NEARLY_LEAST: u64 = 64 << 20;
 
 impl Shot<'_> {
     /// Saves memory and switches the disks at the end of it.
@@ -50,14 +50,11 @@ impl Shot<'_> {
         memory: &File,
         diary: &mut dyn Diary,
     ) -> Result<(), TakeError> {
-        // By several where the kernel keeps all of it, and it may come as fast as it can.
-        let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-        let quick = self.save_rate == 0 && self.take.memory_bytes < dirty_room(&vmstat);
         // Before this thread is urgent, which what it starts would be as well.
-        let behind = if quick { None } else { Some(Behind::begin(memory)?) };
+        let mut behind = Behind::begin(memory, self.save_rate)?;
         let _urgent = Urgent::begin();
         let armed = qemu.watch.arm(Heal::EndSave { socket: self.instance.watch_socket() })?;
-        let waited = self.wait_until_held(behind, &armed, diary);
+        let waited = self.wait_until_held(&mut behind, &armed, diary);
         let held = waited.and_then(|()| self.switch_and_finish(diary));
         let completed = Instant::now();
         if held.is_err() {
@@ -72,7 +69,7 @@ impl Shot<'_> {
     /// Saves until QEMU holds the guest for what is left.
     fn wait_until_held(
         &self,
-        behind: Option<Behind>,
+        behind: &mut Behind,
         armed: &Armed<'_>,
         diary: &mut dyn Diary,
     ) -> Result<(), TakeError> {
@@ -80,10 +77,7 @@ impl Shot<'_> {
         let mut rest_ms = REST_MS;
         qmp.forget_events(PROGRESS);
         qmp.run(&MigrateSetParameters::rest_within(rest_ms, REST_RATE))?;
-        if behind.is_none() {
-            qmp.run(&MigrateSetParameters::threads(threads()))?;
-            qmp.run(&MigrateSetCapabilities::switch(&["multifd"], true))?;
-        }
+        qmp.run(&MigrateSetParameters::threads(threads()))?;
         qmp.run(&save())?;
         let mut renewed = Instant::now();
         loop {
@@ -96,8 +90,13 @@ impl Shot<'_> {
                 return Err(TakeError::Cancelled);
             }
             tell(&info, diary);
-            if let Some(behind) = &behind {
-                behind.pause(is_nearly_through(&info));
+            let rate = if is_nearly_through(&info) {
+                behind.leave()
+            } else {
+                behind.follow(written(&info))
+            };
+            if let Some(rate) = rate {
+                qmp.run(&MigrateSetParameters::at_most(rate))?;
             }
             while allowed_ms(&info) > rest_ms {
                 rest_ms *= 2;
@@ -152,51 +151,26 @@ fn threads() -> usize {
     (processors / 2).clamp(1, THREADS_MOST)
 }
 
-/// How much more may be written to files before the kernel begins to send it to the disk, in bytes.
-/// What is saved faster than the disk takes it keeps everybody else from the disk then, and the
-/// guest would be held for as long as flushing its disks takes.
-///
-/// Source: the kernel's `mm/vmstat.c`; all are numbers of pages.
-fn dirty_room(vmstat: &str) -> u64 {
-    let pages = |name: &str| {
-        let line = vmstat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)
-    };
-    let dirty = pages("nr_dirty") + pages("nr_writeback");
-    pages("nr_dirty_background_threshold").saturating_sub(dirty) * PAGE
-}
-
 fn tell(info: &MigrationInfo, diary: &mut dyn Diary) {
     if let Some(ram) = info.ram.as_ref().filter(|ram| ram.total > 0) {
         diary.tell("saving memory", 1.0 - ram.remaining as f64 / ram.total as f64);
     }
 }
 
+/// How much of the file is written, from its beginning: all once memory was gone through.
+fn written(info: &MigrationInfo) -> u64 {
+    info.ram.as_ref().map_or(0, |ram| {
+        if ram.dirty_sync_count > 1 { ram.total } else { ram.total.saturating_sub(ram.remaining) }
+    })
+}
+
 /// Whether the guest may be held soon, whose disks are flushed then.
 fn is_nearly_through(info: &MigrationInfo) -> bool {
-    info.ram.as_ref().is_some_and(|ram| ram.remaining < ram.total / 64)
+    info.ram.as_ref().is_some_and(|ram| ram.remaining < (ram.total / 64).max(NEARLY_LEAST))
 }
 
 /// How long saving the last of it may take after so many rounds.
 fn allowed_ms(info: &MigrationInfo) -> u64 {
     let rounds = info.ram.as_ref().map_or(0, |ram| ram.dirty_sync_count);
     REST_MS << rounds.saturating_sub(ROUNDS).min(16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{PAGE, dirty_room};
-
-    #[test]
-    fn room_is_what_is_left_until_the_kernel_begins_to_write() {
-        let vmstat = |dirty| {
-            format!(
-                "nr_dirty {dirty}\nnr_writeback 5\nnr_writeback_temp 7\n\
-                 nr_dirty_threshold 900\nnr_dirty_background_threshold 300\n"
-            )
-        };
-        assert_eq!(dirty_room(&vmstat(100)), 195 * PAGE);
-        assert_eq!(dirty_room(&vmstat(400)), 0);
-        assert_eq!(dirty_room(""), 0);
-    }
 }
