@@ -20,14 +20,18 @@ const TICK_US: u64 = 1000;
 const AFTER: Duration = Duration::from_secs(10);
 /// How long it is watched after an act that is done when it is answered.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long a machine that is virtual itself takes to give memory that was freed back to its host,
+/// for each GiB: it does so every two seconds, and stands still for tenths of them.
+const GIVEN_BACK: Duration = Duration::from_secs(2);
 /// Pages that the guest rewrites, a second.
 const DIRTIED: u64 = 13_000;
 /// Blocks that the guest writes to each of two disks, a second.
 const WRITTEN: u64 = 500;
 /// A guest is booted anew once for so many of the other runs.
 const FRESH: usize = 2;
-/// What is written to see how fast the disk is: so many blocks of so many bytes.
-const WRITTEN_TO_SEE: usize = 512;
+/// How much of its memory a guest has filled, in per cent.
+const FILLED: u64 = 75;
+/// What is written at once to see how fast the disk is, in bytes.
 const WRITTEN_AT_ONCE: usize = 1 << 20;
 /// The kind of snapshot that holds memory.
 const MEMORY: &str = "disk-and-memory";
@@ -122,6 +126,14 @@ struct Standstill {
     gap: Gap,
     /// The longest there would have been without what the host took.
     own: Duration,
+}
+
+impl Standstill {
+    /// Tells whoever watches the bench.
+    fn tell(&self, what: &str, from: Instant) {
+        let (length, at) = (self.gap.length, self.gap.from.saturating_duration_since(from));
+        eprintln!("{what}: stood still for {length:?}, {at:?} after it was asked for");
+    }
 }
 
 /// What is seen of a guest from outside, and of the machine that it runs on.
@@ -232,7 +244,7 @@ fn print_ratios(ratios: &[(String, f64)]) {
 
 /// Has the guest fill its memory, rewrite some of it, write to its disks, and tick fast.
 fn make_busy(guest: &Guest) -> Result<()> {
-    guest.fill(75)?;
+    guest.fill(FILLED)?;
     guest.dirty(DIRTIED)?;
     guest.write(WRITTEN)?;
     guest.tick(TICK_US)?;
@@ -400,9 +412,10 @@ impl Bench {
         let mut kept = row("ticks meanwhile, % of the usual");
         let usual = self.usual()?;
         let saves = new.kind.as_deref() == Some(MEMORY);
+        let written = self.vm.folder().with_file_name(".speed");
         for n in 0..runs {
             let name = format!("s{n}");
-            let disk = saves.then(|| self.disk_speed()).transpose()?;
+            let disk = saves.then(|| self.disk_speed(&written)).transpose()?;
             let from = Instant::now();
             self.world.post(&self.vm.path("/snapshots"), &named(&name, new))?;
             let took = from.elapsed();
@@ -410,37 +423,39 @@ impl Bench {
             thread::sleep(SETTLE);
             let snapshot = self.vm.named(&self.world, &name)?;
             let seen = self.watch.standstill(from, Instant::now())?;
-            let (length, at) = (seen.gap.length, seen.gap.from.saturating_duration_since(from));
-            eprintln!("{what}: there after {took:?}; stood still for {length:?}, {at:?} after");
+            seen.tell(&format!("{what}, there after {took:?}"), from);
             standstill.add_seen(seen);
             told.add(Duration::from_millis(snapshot.pause_ms.unwrap_or_default()));
             if let Some(disk) = disk {
-                let written = snapshot.memory_bytes as f64 / took.as_secs_f64();
-                speed.taken.push(written * 100.0 / disk);
+                let saved = snapshot.memory_bytes as f64 / took.as_secs_f64();
+                speed.taken.push(saved * 100.0 / disk);
                 kept.taken.push(ticks * 100.0 / (usual * took.as_secs_f64()));
             }
             self.vm.delete(&self.world, &snapshot, "one")?;
             Pool::settled(&self.world, &self.vm)?;
+            if saves {
+                fs::remove_file(&written)?;
+                self.give_back();
+            }
         }
         Ok(vec![standstill, told, speed, kept])
     }
 
     /// What is written in a second beside the machine's files, one block after the other, until it
-    /// is on disk: in bytes.
-    fn disk_speed(&self) -> Result<f64> {
+    /// is on disk, in bytes: as much as the guest has filled of its memory, for a disk that is
+    /// shared is quick at first. The file is left, for the host takes what is removed.
+    fn disk_speed(&self, path: &Path) -> Result<f64> {
         let block: Vec<u8> = (0..WRITTEN_AT_ONCE).map(|n| ((n * n) >> 7) as u8).collect();
-        let path = self.vm.folder().with_file_name(".speed");
         let begun = Instant::now();
-        let mut file = File::create(&path)?;
-        for _ in 0..WRITTEN_TO_SEE {
+        let mut file = File::create(path)?;
+        let blocks = (self.memory * FILLED / 100) as usize;
+        for _ in 0..blocks {
             file.write_all(&block)?;
         }
         file.sync_data()?;
         let took = begun.elapsed();
-        fs::remove_file(&path)?;
-        // What comes next is not to wait for what that left to do.
         thread::sleep(SETTLE);
-        Ok((WRITTEN_AT_ONCE * WRITTEN_TO_SEE) as f64 / took.as_secs_f64())
+        Ok((WRITTEN_AT_ONCE * blocks) as f64 / took.as_secs_f64())
     }
 
     /// Deletes a snapshot; the guest is watched until its layer is merged.
@@ -455,7 +470,9 @@ impl Bench {
             let _: Operation = self.world.wait(self.world.client().delete(&path))?;
             answered.add(from.elapsed());
             Pool::settled(&self.world, &self.vm)?;
-            standstill.add_seen(self.watch.standstill(from, Instant::now())?);
+            let seen = self.watch.standstill(from, Instant::now())?;
+            seen.tell("delete and merge", from);
+            standstill.add_seen(seen);
         }
         Ok(vec![answered, standstill])
     }
@@ -465,6 +482,7 @@ impl Bench {
         let usual = self.usual()?;
         let row = |what: &str| Row::new(what, self.memory);
         let [mut back, mut standstill, mut worst] = [REVERT, "revert: standstill", WORST].map(row);
+        let mut soon = row("revert again after two seconds: request to first tick");
         let mut whole = row("revert: first tick until memory is in");
         let mut again = AGAIN.map(|(what, road)| (row(what), named("next", &new(MEMORY, road))));
         for n in 0..runs {
@@ -486,7 +504,12 @@ impl Bench {
             } else if n % 2 == 1 {
                 let (seen, new) = &mut again[n / 2 % AGAIN.len()];
                 seen.add_seen(self.next(new)?);
+            } else {
+                let (from, first) = self.revert(&base)?;
+                soon.add(first - from);
             }
+            // The next is of a machine that has its memory again.
+            self.memory_in()?;
             Pool::settled(&self.world, &self.vm)?;
         }
         let [mut cold, mut cold_standstill] = [COLD, "revert, cold: standstill"].map(row);
@@ -501,7 +524,7 @@ impl Bench {
             Pool::settled(&self.world, &self.vm)?;
         }
         let again = again.map(|(seen, _)| seen);
-        let rows = [back, standstill, worst, whole, cold, cold_standstill];
+        let rows = [back, standstill, soon, worst, whole, cold, cold_standstill];
         Ok(rows.into_iter().chain(again).collect())
     }
 
@@ -513,6 +536,11 @@ impl Bench {
         let next = self.vm.named(&self.world, "next")?;
         self.vm.delete(&self.world, &next, "one")?;
         Ok(seen)
+    }
+
+    /// Waits until what two files as large as memory had of the page cache is the host's.
+    fn give_back(&self) {
+        thread::sleep(GIVEN_BACK * (2 * self.memory * FILLED / 100).div_ceil(1024) as u32);
     }
 
     /// When no memory is kept to be served any more.
