@@ -1,6 +1,7 @@
 //! Foreign hands on the host: found, told with what is affected, never made worse, and repaired
 //! when an administrator says so (E12, E39, R12).
 
+use crate::wait_until;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
@@ -154,19 +155,6 @@ fn what_is_lost_is_given_up_and_can_be_deleted() -> Result<()> {
     nothing_found(&world)
 }
 
-/// A process is not held yet when the signal was sent: each of its threads has to see it.
-fn wait_until_held(process: Pid) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()))?;
-        if stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T ")) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < until, "the process is not held: {stat}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// A guest that somebody stopped is told of, and goes on when that is wanted.
 #[test]
 fn a_guest_that_somebody_holds_goes_on_when_asked() -> Result<()> {
@@ -174,7 +162,11 @@ fn a_guest_that_somebody_holds_goes_on_when_asked() -> Result<()> {
     let vm = TestVm::boot(&world, "web")?;
     let process = Pid::from_raw(vm.processes()[0]).context("a process id")?;
     kill_process(process, Signal::STOP)?;
-    wait_until_held(process)?;
+    // Each of its threads has to see the signal.
+    wait_until("the process is held", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()))?;
+        Ok(stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T ")))
+    })?;
     let found = only(&world)?;
     assert_eq!((found.kind.as_str(), found.affects_now), ("guest-held", true));
     repair(&world)?;

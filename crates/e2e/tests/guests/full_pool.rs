@@ -1,23 +1,13 @@
 //! A pool that is full, on a real filesystem: guests go on as soon as there is space, and what
 //! could not be taken can be deleted.
 
+use crate::{PATIENCE, wait_until};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 use tintype_e2e::{TestVm, World};
 use tintype_wire::rest::{Event, List, NewSnapshot, Operation, Pool};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
-    while !holds()? {
-        ensure!(Instant::now() < until, "{what} does not come true");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
 
 /// How many layers lie in a machine's folder.
 fn layers(vm: &TestVm) -> Result<usize> {

@@ -18,3 +18,20 @@ mod sharing;
 mod snapshots;
 mod survival;
 mod terminal;
+
+use anyhow::{Result, ensure};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long something that is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something holds.
+fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while !holds()? {
+        ensure!(Instant::now() < until, "{what} does not come true");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

@@ -38,7 +38,8 @@ impl Touched {
     /// Has the kernel read them from a memory file together, and not one after the other as they
     /// are sent.
     pub(super) fn read_ahead(&self, file: &File, layout: &Layout) {
-        for pages in self.0.chunks(FORESEEN_MOST) {
+        let (first, others) = self.foreseen();
+        for pages in [first, others] {
             let in_order: BTreeSet<_> = pages.iter().collect();
             for &&(block, page) in &in_order {
                 let at = layout.blocks[block].pages_at + page * PAGE;
