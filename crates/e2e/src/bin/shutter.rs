@@ -498,8 +498,10 @@ impl Bench {
                 thread::sleep(AFTER.saturating_sub(first.elapsed()));
                 let ticks = self.watch.ticks();
                 let second = |n| first + Duration::from_secs(n);
-                let counts = (0..AFTER.as_secs()).map(|n| ticks.count(second(n), second(n + 1)));
-                let fewest = counts.min().unwrap_or(0);
+                let counts: Vec<_> =
+                    (0..AFTER.as_secs()).map(|n| ticks.count(second(n), second(n + 1))).collect();
+                eprintln!("ticks in each second after a revert: {counts:?}");
+                let fewest = counts.into_iter().min().unwrap_or(0);
                 worst.taken.push(fewest as f64 * 100.0 / usual);
             } else if n % 2 == 1 {
                 let (seen, new) = &mut again[n / 2 % AGAIN.len()];

@@ -31,7 +31,8 @@ const QUIET: Duration = Duration::from_millis(300);
 const BRIEF: Duration = Duration::from_millis(60);
 /// For so long after a machine began to run, it is remembered what it waited for.
 const REMEMBERED: Duration = Duration::from_millis(600);
-/// How long to rest between two strides, so that the machine has time for itself.
+/// How long to rest between two strides: a page that is waited for waits for what is in the stream.
+/// What is placed directly is in nobody's way.
 const REST: Duration = Duration::from_micros(30);
 
 /// Pages of one block, one after the other.
@@ -203,8 +204,8 @@ impl<'a> Pages<'a> {
     }
 
     /// Sends every page that has content, those that are waited for first, and for a while only
-    /// those; then what is `likely`. Pages of zeros are sent only to who waits: memory that was
-    /// never filled is zero.
+    /// those; then what is `likely`, then all others: the sooner they are there, the fewer are
+    /// waited for. Pages of zeros are sent only to who waits: memory that was never filled is zero.
     fn send_all(&mut self, likely: &[Page]) -> Result<(), ServeError> {
         let quiet = |direct: bool| if direct { BRIEF } else { QUIET };
         while self.runs_at.elapsed() < quiet(self.direct.is_some()) {
@@ -218,8 +219,11 @@ impl<'a> Pages<'a> {
             let pages = self.layout.blocks[block].length / PAGE;
             let mut first = 0;
             while first < pages {
-                self.answer(REST)?;
-                let count = if self.goes_directly(block) { LEAP } else { STRIDE };
+                let (rest, count) = match self.goes_directly(block) {
+                    true => (Duration::ZERO, LEAP),
+                    false => (REST, STRIDE),
+                };
+                self.answer(rest)?;
                 self.send(Run { block, first, count }, false)?;
                 first += count;
             }
