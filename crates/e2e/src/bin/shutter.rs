@@ -3,9 +3,10 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use rustix::fs::{Advice, fadvise};
-use std::fs::{self, File};
+use rustix::fs::{Advice, OFlags, fadvise};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 use std::thread;
@@ -32,7 +33,9 @@ const FRESH: usize = 2;
 /// How much of its memory a guest has filled, in per cent.
 const FILLED: u64 = 75;
 /// What is written at once to see how fast the disk is, in bytes.
-const WRITTEN_AT_ONCE: usize = 1 << 20;
+const WRITTEN_AT_ONCE: usize = 4 << 20;
+/// Where what goes to a disk past the page cache may lie in memory: at multiples of so many bytes.
+const ALIGNED: usize = 4096;
 /// The kind of snapshot that holds memory.
 const MEMORY: &str = "disk-and-memory";
 
@@ -434,26 +437,28 @@ impl Bench {
             self.vm.delete(&self.world, &snapshot, "one")?;
             Pool::settled(&self.world, &self.vm)?;
             if saves {
-                fs::remove_file(&written)?;
                 self.give_back();
             }
         }
         Ok(vec![standstill, told, speed, kept])
     }
 
-    /// What is written in a second beside the machine's files, one block after the other, until it
-    /// is on disk, in bytes: as much as the guest has filled of its memory, for a disk that is
-    /// shared is quick at first. The file is left, for the host takes what is removed.
+    /// What is written in a second beside the machine's files, in bytes: one block after the other,
+    /// past the page cache, until as much is on disk as the guest has filled of its memory.
     fn disk_speed(&self, path: &Path) -> Result<f64> {
-        let block: Vec<u8> = (0..WRITTEN_AT_ONCE).map(|n| ((n * n) >> 7) as u8).collect();
+        let space: Vec<u8> = (0..WRITTEN_AT_ONCE + ALIGNED).map(|n| ((n * n) >> 7) as u8).collect();
+        let block = &space[space.as_ptr().align_offset(ALIGNED)..][..WRITTEN_AT_ONCE];
+        let direct = OFlags::DIRECT.bits() as i32;
+        let mut file =
+            OpenOptions::new().write(true).create(true).custom_flags(direct).open(path)?;
         let begun = Instant::now();
-        let mut file = File::create(path)?;
-        let blocks = (self.memory * FILLED / 100) as usize;
+        let blocks = ((self.memory << 20) * FILLED / 100) as usize / WRITTEN_AT_ONCE;
         for _ in 0..blocks {
-            file.write_all(&block)?;
+            file.write_all(block)?;
         }
         file.sync_data()?;
         let took = begun.elapsed();
+        fs::remove_file(path)?;
         thread::sleep(SETTLE);
         Ok((WRITTEN_AT_ONCE * blocks) as f64 / took.as_secs_f64())
     }
@@ -540,9 +545,9 @@ impl Bench {
         Ok(seen)
     }
 
-    /// Waits until what two files as large as memory had of the page cache is the host's.
+    /// Waits until what the memory file had of the page cache is the host's.
     fn give_back(&self) {
-        thread::sleep(GIVEN_BACK * (2 * self.memory * FILLED / 100).div_ceil(1024) as u32);
+        thread::sleep(GIVEN_BACK * (self.memory * FILLED / 100).div_ceil(1024) as u32);
     }
 
     /// When no memory is kept to be served any more.

@@ -123,7 +123,7 @@ fn page_servers(vm: &TestVm) -> Vec<i32> {
 #[test]
 fn memory_arrives_whoever_dies() -> Result<()> {
     let mut world = World::start()?;
-    let vm = TestVm::create(&world, "web", 768)?;
+    let vm = TestVm::create(&world, "web", 1536)?;
     vm.start(&world)?;
     let filled = vm.guest.fill(75)?;
     vm.guest.set_nonce(1)?;
@@ -132,7 +132,11 @@ fn memory_arrives_whoever_dies() -> Result<()> {
         vm.guest.set_nonce(2)?;
         vm.revert(&world, &base)?;
         let serving = page_servers(&vm);
-        assert_eq!(serving.len(), 1, "{round}: its memory is not there yet");
+        assert_eq!(
+            (serving.len(), vm.served_from()?.len()),
+            (1, 1),
+            "{round}: it is not there yet"
+        );
         if round != "who serves" {
             world.kill();
         }

@@ -27,8 +27,6 @@ const LEAP: u64 = 32;
 const AHEAD: u64 = 8;
 /// For so long after a machine began to run, only what it waits for is sent.
 const QUIET: Duration = Duration::from_millis(300);
-/// The same if pages can be placed directly.
-const BRIEF: Duration = Duration::from_millis(60);
 /// For so long after a machine began to run, it is remembered what it waited for.
 const REMEMBERED: Duration = Duration::from_millis(600);
 /// How long to rest between two strides: a page that is waited for waits for what is in the stream.
@@ -207,8 +205,7 @@ impl<'a> Pages<'a> {
     /// those; then what is `likely`, then all others: the sooner they are there, the fewer are
     /// waited for. Pages of zeros are sent only to who waits: memory that was never filled is zero.
     fn send_all(&mut self, likely: &[Page]) -> Result<(), ServeError> {
-        let quiet = |direct: bool| if direct { BRIEF } else { QUIET };
-        while self.runs_at.elapsed() < quiet(self.direct.is_some()) {
+        while self.runs_at.elapsed() < QUIET {
             self.answer(Duration::from_millis(1))?;
         }
         for &(block, page) in likely {

@@ -5,13 +5,19 @@
 //! that as fast as it can: whoever else wants the disk or a processor waits meanwhile, and a guest
 //! was seen to stand still for half a second. Here little is under way at any time, and nothing
 //! once the guest may be held, whose disks are flushed then.
+//!
+//! What is large is not kept in the page cache either, once it is on disk: it would push out what
+//! others read, and each page of it would be one more that has to be found first.
 
 use crate::qemu::stream::PAGE;
 use crate::qemu::urgent::Urgent;
+use rustix::fs::{Advice, fadvise};
 use std::fs::{self, File};
 use std::io;
 use std::mem;
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -30,6 +36,9 @@ const BEHIND_LEAST: u64 = 64 << 20;
 const BEHIND_MOST: u64 = 512 << 20;
 /// What comes while the disk catches up, in bytes a second: QEMU takes 0 for no bound.
 const TRICKLE: u64 = 1 << 20;
+/// A file is kept in the page cache if it is no larger than one of so many parts of what memory is
+/// available: it is read from there when the machine goes back soon.
+const KEPT_PARTS: u64 = 8;
 
 /// While it lives, a file is sent to the disk as it is written. Who drops it does not wait for what
 /// is under way.
@@ -47,14 +56,17 @@ struct Way {
 }
 
 impl Behind {
-    /// Begins to send what is written to a file, at most at this rate, in bytes a second; 0 for as
-    /// fast as can be.
-    pub(super) fn begin(file: &File, rate: u64) -> io::Result<Self> {
+    /// Begins to send what is written to a file that will have this size, in bytes, at most at this
+    /// rate, in bytes a second; 0 for as fast as can be.
+    pub(super) fn begin(file: &File, size: u64, rate: u64) -> io::Result<Self> {
+        let proc = |name| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
+        let [vmstat, meminfo] = ["vmstat", "meminfo"].map(proc);
+        let kept = size <= available(&meminfo) / KEPT_PARTS;
         let file = file.try_clone()?;
         let way = Arc::<Way>::default();
         let theirs = Arc::downgrade(&way);
-        thread::Builder::new().name("behind".to_owned()).spawn(move || send_all(&file, &theirs))?;
-        let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+        let send = move || send_all(&file, kept, &theirs);
+        thread::Builder::new().name("behind".to_owned()).spawn(send)?;
         Ok(Self { way, pace: Pace::new(rate, dirty_room(&vmstat)) })
     }
 
@@ -75,7 +87,7 @@ impl Behind {
     }
 }
 
-fn send_all(file: &File, way: &Weak<Way>) {
+fn send_all(file: &File, kept: bool, way: &Weak<Way>) {
     // It takes little time, and the disk has nothing to do until it has had its turn.
     let _urgent = Urgent::begin();
     while let Some(way) = way.upgrade().filter(|way| !way.left.load(Ordering::Relaxed)) {
@@ -85,7 +97,7 @@ fn send_all(file: &File, way: &Weak<Way>) {
             thread::sleep(LOOK);
             continue;
         }
-        if let Err(error) = send(file, sent) {
+        if let Err(error) = send(file, sent, kept) {
             tracing::debug!(%error, "memory is sent to the disk when the kernel sees fit");
             way.sent.store(u64::MAX, Ordering::Relaxed);
             return;
@@ -94,13 +106,16 @@ fn send_all(file: &File, way: &Weak<Way>) {
     }
 }
 
-/// Has a stretch written, and waits until an earlier one is.
-fn send(file: &File, at: u64) -> io::Result<()> {
+/// Has a stretch written, and waits until an earlier one is, which is `kept` in the page cache or
+/// not.
+fn send(file: &File, at: u64, kept: bool) -> io::Result<()> {
     on_stretch(file, at, libc::SYNC_FILE_RANGE_WRITE)?;
-    match at.checked_sub(UNDER_WAY * STRETCH) {
-        Some(earlier) => on_stretch(file, earlier, libc::SYNC_FILE_RANGE_WAIT_BEFORE),
-        None => Ok(()),
+    let Some(earlier) = at.checked_sub(UNDER_WAY * STRETCH) else { return Ok(()) };
+    on_stretch(file, earlier, libc::SYNC_FILE_RANGE_WAIT_BEFORE)?;
+    if !kept {
+        fadvise(file, earlier, NonZeroU64::new(STRETCH), Advice::DontNeed)?;
     }
+    Ok(())
 }
 
 fn on_stretch(file: &File, at: u64, act: libc::c_uint) -> io::Result<()> {
@@ -137,17 +152,33 @@ impl Pace {
 ///
 /// Source: the kernel's `mm/vmstat.c`; all are numbers of pages.
 fn dirty_room(vmstat: &str) -> u64 {
-    let pages = |name: &str| {
-        let line = vmstat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)
-    };
-    let dirty = pages("nr_dirty") + pages("nr_writeback");
-    pages("nr_dirty_background_threshold").saturating_sub(dirty) * PAGE
+    let dirty = told(vmstat, "nr_dirty") + told(vmstat, "nr_writeback");
+    told(vmstat, "nr_dirty_background_threshold").saturating_sub(dirty) * PAGE
+}
+
+/// What memory can be had without taking it from a process, in bytes.
+///
+/// Source: Linux's `proc_meminfo(5)`, which counts in KiB.
+fn available(meminfo: &str) -> u64 {
+    told(meminfo, "MemAvailable:") << 10
+}
+
+/// The number that a text of the kernel's tells under a name; 0 if it does not.
+fn told(text: &str, name: &str) -> u64 {
+    let mut lines = text.lines().map(str::split_whitespace);
+    let words = lines.find_map(|mut words| (words.next()? == name).then_some(words));
+    words.and_then(|mut words| words.next()?.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BEHIND_LEAST, BEHIND_MOST, Behind, PAGE, Pace, STRETCH, TRICKLE, dirty_room};
+    use super::{
+        BEHIND_LEAST, BEHIND_MOST, Behind, PAGE, Pace, STRETCH, TRICKLE, UNDER_WAY, available,
+        dirty_room, send,
+    };
+    use rustix::io::{ReadWriteFlags, preadv2};
+    use std::io::IoSliceMut;
+    use std::os::unix::fs::FileExt;
     use std::sync::atomic::Ordering;
     use std::time::{Duration, Instant};
 
@@ -162,6 +193,30 @@ mod tests {
         assert_eq!(dirty_room(&vmstat(100)), 195 * PAGE);
         assert_eq!(dirty_room(&vmstat(400)), 0);
         assert_eq!(dirty_room(""), 0);
+        assert_eq!(available("MemFree:  3 kB\nMemAvailable:     7 kB\n"), 7 << 10);
+    }
+
+    #[test]
+    fn what_is_large_is_not_kept_in_the_page_cache_once_it_is_on_disk() {
+        // Where the program lies is a disk, and not memory.
+        let program = std::env::current_exe().unwrap();
+        let file = tempfile::tempfile_in(program.parent().unwrap()).unwrap();
+        let stretches = UNDER_WAY + 2;
+        file.write_all_at(&vec![7; (stretches * STRETCH) as usize], 0).unwrap();
+        let cached = |at: u64| {
+            let mut byte = [0];
+            preadv2(&file, &mut [IoSliceMut::new(&mut byte)], at * STRETCH, ReadWriteFlags::NOWAIT)
+                .is_ok()
+        };
+        for kept in [true, false] {
+            for at in 0..stretches {
+                assert!(cached(at));
+                send(&file, at * STRETCH, kept).unwrap();
+            }
+            for at in 0..stretches {
+                assert_eq!(cached(at), kept || at >= 2, "{at}");
+            }
+        }
     }
 
     #[test]
@@ -181,7 +236,7 @@ mod tests {
     fn what_is_written_is_sent_until_the_disk_is_left_to_others() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 * STRETCH).unwrap();
-        let mut behind = Behind::begin(&file, 0).unwrap();
+        let mut behind = Behind::begin(&file, 4 * STRETCH, 0).unwrap();
         assert_eq!(behind.follow(2 * STRETCH), None);
         let sent = || behind.way.sent.load(Ordering::Relaxed);
         let until = Instant::now() + Duration::from_secs(10);
@@ -198,7 +253,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_disk_that_was_left_to_others() {
-        let mut behind = Behind::begin(&tempfile::tempfile().unwrap(), 7).unwrap();
+        let mut behind = Behind::begin(&tempfile::tempfile().unwrap(), 0, 7).unwrap();
         let far = 1 << 40;
         assert_eq!(behind.follow(far), Some(TRICKLE));
         assert_eq!(behind.leave(), Some(7));

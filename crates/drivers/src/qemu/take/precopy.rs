@@ -51,7 +51,7 @@ impl Shot<'_> {
         diary: &mut dyn Diary,
     ) -> Result<(), TakeError> {
         // Before this thread is urgent, which what it starts would be as well.
-        let mut behind = Behind::begin(memory, self.save_rate)?;
+        let mut behind = Behind::begin(memory, self.take.memory_bytes, self.save_rate)?;
         let _urgent = Urgent::begin();
         let armed = qemu.watch.arm(Heal::EndSave { socket: self.instance.watch_socket() })?;
         let waited = self.wait_until_held(&mut behind, &armed, diary);
