@@ -132,11 +132,8 @@ fn memory_arrives_whoever_dies() -> Result<()> {
         vm.guest.set_nonce(2)?;
         vm.revert(&world, &base)?;
         let serving = page_servers(&vm);
-        assert_eq!(
-            (serving.len(), vm.served_from()?.len()),
-            (1, 1),
-            "{round}: it is not there yet"
-        );
+        assert_eq!(serving.len(), 1, "{round}");
+        assert_ne!(vm.served_from()?, [""; 0], "{round}: its memory is not there yet");
         if round != "who serves" {
             world.kill();
         }
