@@ -176,6 +176,8 @@ const AGAIN: [(&str, Option<&str>); 2] = [
     ("revert: the next memory snapshot, standstill", None),
     ("revert: the next memory snapshot, precopy, standstill", Some("precopy")),
 ];
+/// The one after that, when the host has what the revert freed, as it has before a create.
+const LATER: &str = "revert: a later memory snapshot, precopy, standstill";
 const WORST: &str = "revert: worst of the next ten seconds, % of ticks";
 /// What is told of a row with this is no time.
 const SHARE: char = '%';
@@ -490,6 +492,7 @@ impl Bench {
         let mut soon = row("revert again after two seconds: request to first tick");
         let mut whole = row("revert: first tick until memory is in");
         let mut again = AGAIN.map(|(what, road)| (row(what), named("next", &new(MEMORY, road))));
+        let (mut later, precopy) = (row(LATER), named("next", &new(MEMORY, Some("precopy"))));
         for n in 0..runs {
             let (from, first) = self.revert(&base)?;
             back.add(first - from);
@@ -511,6 +514,9 @@ impl Bench {
             } else if n % 2 == 1 {
                 let (seen, new) = &mut again[n / 2 % AGAIN.len()];
                 seen.add_seen(self.next(new)?);
+                Pool::settled(&self.world, &self.vm)?;
+                self.give_back();
+                later.add_seen(self.next(&precopy)?);
             } else {
                 let (from, first) = self.revert(&base)?;
                 soon.add(first - from);
@@ -532,7 +538,7 @@ impl Bench {
         }
         let again = again.map(|(seen, _)| seen);
         let rows = [back, standstill, soon, worst, whole, cold, cold_standstill];
-        Ok(rows.into_iter().chain(again).collect())
+        Ok(rows.into_iter().chain(again).chain([later]).collect())
     }
 
     /// How long the guest stands still for the next snapshot, once memory is in.

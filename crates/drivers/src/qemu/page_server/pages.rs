@@ -216,10 +216,8 @@ impl<'a> Pages<'a> {
             let pages = self.layout.blocks[block].length / PAGE;
             let mut first = 0;
             while first < pages {
-                let (rest, count) = match self.goes_directly(block) {
-                    true => (Duration::ZERO, LEAP),
-                    false => (REST, STRIDE),
-                };
+                let direct = self.goes_directly(block);
+                let (rest, count) = if direct { (Duration::ZERO, LEAP) } else { (REST, STRIDE) };
                 self.answer(rest)?;
                 self.send(Run { block, first, count }, false)?;
                 first += count;
