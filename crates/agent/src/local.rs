@@ -314,7 +314,7 @@ impl Agent for LocalAgent {
     }
 
     async fn host(&self) -> HostFacts {
-        let (memory_free_bytes, memory_total_bytes) = host::memory();
+        let (memory_free_bytes, memory_total_bytes) = tintype_drivers::host::memory();
         let (free, pool_total_bytes) = host::space(&self.pool);
         let reserved: u64 = self.shared.reserved.lock().expect("no holder panics").values().sum();
         HostFacts {

@@ -551,7 +551,8 @@ impl Bench {
         Ok(seen)
     }
 
-    /// Waits until what the memory file had of the page cache is the host's.
+    /// Waits until as much as the guest has filled of its memory, and was freed just now, is the
+    /// host's: a memory file had it of the page cache, or the machine before a revert.
     fn give_back(&self) {
         thread::sleep(GIVEN_BACK * (self.memory * FILLED / 100).div_ceil(1024) as u32);
     }

@@ -9,6 +9,7 @@
 //! What is large is not kept in the page cache either, once it is on disk: it would push out what
 //! others read, and each page of it would be one more that has to be found first.
 
+use crate::host::{figure, memory};
 use crate::qemu::stream::PAGE;
 use crate::qemu::urgent::Urgent;
 use rustix::fs::{Advice, fadvise};
@@ -17,7 +18,6 @@ use std::io;
 use std::mem;
 use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -59,14 +59,14 @@ impl Behind {
     /// Begins to send what is written to a file that will have this size, in bytes, at most at this
     /// rate, in bytes a second; 0 for as fast as can be.
     pub(super) fn begin(file: &File, size: u64, rate: u64) -> io::Result<Self> {
-        let proc = |name| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
-        let [vmstat, meminfo] = ["vmstat", "meminfo"].map(proc);
-        let kept = size <= available(&meminfo) / KEPT_PARTS;
+        let (available, _) = memory();
+        let kept = size <= available / KEPT_PARTS;
         let file = file.try_clone()?;
         let way = Arc::<Way>::default();
         let theirs = Arc::downgrade(&way);
         let send = move || send_all(&file, kept, &theirs);
         thread::Builder::new().name("behind".to_owned()).spawn(send)?;
+        let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
         Ok(Self { way, pace: Pace::new(rate, dirty_room(&vmstat)) })
     }
 
@@ -152,29 +152,15 @@ impl Pace {
 ///
 /// Source: the kernel's `mm/vmstat.c`; all are numbers of pages.
 fn dirty_room(vmstat: &str) -> u64 {
-    let dirty = told(vmstat, "nr_dirty") + told(vmstat, "nr_writeback");
-    told(vmstat, "nr_dirty_background_threshold").saturating_sub(dirty) * PAGE
-}
-
-/// What memory can be had without taking it from a process, in bytes.
-///
-/// Source: Linux's `proc_meminfo(5)`, which counts in KiB.
-fn available(meminfo: &str) -> u64 {
-    told(meminfo, "MemAvailable:") << 10
-}
-
-/// The number that a text of the kernel's tells under a name; 0 if it does not.
-fn told(text: &str, name: &str) -> u64 {
-    let mut lines = text.lines().map(str::split_whitespace);
-    let words = lines.find_map(|mut words| (words.next()? == name).then_some(words));
-    words.and_then(|mut words| words.next()?.parse().ok()).unwrap_or(0)
+    let dirty = figure(vmstat, "nr_dirty") + figure(vmstat, "nr_writeback");
+    figure(vmstat, "nr_dirty_background_threshold").saturating_sub(dirty) * PAGE
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        BEHIND_LEAST, BEHIND_MOST, Behind, PAGE, Pace, STRETCH, TRICKLE, UNDER_WAY, available,
-        dirty_room, send,
+        BEHIND_LEAST, BEHIND_MOST, Behind, PAGE, Pace, STRETCH, TRICKLE, UNDER_WAY, dirty_room,
+        send,
     };
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     use std::os::unix::fs::FileExt;
@@ -193,7 +179,6 @@ mod tests {
         assert_eq!(dirty_room(&vmstat(100)), 195 * PAGE);
         assert_eq!(dirty_room(&vmstat(400)), 0);
         assert_eq!(dirty_room(""), 0);
-        assert_eq!(available("MemFree:  3 kB\nMemAvailable:     7 kB\n"), 7 << 10);
     }
 
     #[test]
